@@ -1,0 +1,382 @@
+//! Actions on hypervisor hosts: pools, volumes, domains, migrations. Each names its host by the Host manifest's name.
+
+use crate::observed::OwnerMark;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+pub use crate::domain_xml::Edit as DomainXmlEdit;
+
+/// An action on a hypervisor host. The serialised form is the plan's `action` and `parameters`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "action", content = "parameters", rename_all_fields = "camelCase")]
+pub enum MachineAction {
+    /// Defines a pool that is not there, and builds its target where the type needs it (`virStoragePoolDefineXML`).
+    DefineStoragePool {
+        /// Where.
+        host: String,
+        /// The pool's name.
+        pool: String,
+        /// Its definition.
+        xml: String,
+        /// Whether it starts with the host.
+        autostart: bool,
+    },
+    /// Starts a pool (`virStoragePoolCreate`).
+    StartStoragePool {
+        /// Where.
+        host: String,
+        /// The pool's name.
+        pool: String,
+    },
+    /// Sets whether a pool starts with its host.
+    SetStoragePoolAutostart {
+        /// Where.
+        host: String,
+        /// The pool's name.
+        pool: String,
+        /// On or off.
+        autostart: bool,
+    },
+    /// Stops and undefines a pool. Never touches what is in it.
+    UndefineStoragePool {
+        /// Where.
+        host: String,
+        /// The pool's name.
+        pool: String,
+    },
+    /// Creates a volume, empty or filled from an image. Never overwrites: a volume of the name that is already there is
+    /// the action's success when size and format fit, and its refusal when they do not.
+    CreateVolume {
+        /// Where.
+        host: String,
+        /// The pool.
+        pool: String,
+        /// The volume's name.
+        volume: String,
+        /// Size that the guest sees, in bytes. At least the image's.
+        capacity: u64,
+        /// `qcow2` or `raw`.
+        format: String,
+        /// Filled from this image.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        image: Option<ImageSource>,
+        /// An overlay over this image, which then must never change.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        backing: Option<ImageSource>,
+    },
+    /// Grows a volume (`virStorageVolResize`); through the domain where one runs on it (`virDomainBlockResize`).
+    ResizeVolume {
+        /// Where.
+        host: String,
+        /// The pool.
+        pool: String,
+        /// The volume's name.
+        volume: String,
+        /// New size in bytes; never smaller.
+        capacity: u64,
+        /// The running domain that has it, and the disk's target there.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        running: Option<(Uuid, String)>,
+    },
+    /// Deletes a volume.
+    DeleteVolume {
+        /// Where.
+        host: String,
+        /// The pool.
+        pool: String,
+        /// The volume's name.
+        volume: String,
+        /// Its path when the plan was made: another path now is a refusal.
+        path: String,
+    },
+    /// Defines a domain that is not there. `look` refuses when its name or UUID is taken.
+    DefineDomain {
+        /// Where.
+        host: String,
+        /// The domain's name.
+        name: String,
+        /// Its UUID.
+        uuid: Uuid,
+        /// The whole definition, with the ownership mark.
+        xml: String,
+    },
+    /// Changes a persistent definition: reads it anew with its secrets, applies the edits, defines it.
+    UpdateDomain {
+        /// Where.
+        host: String,
+        /// Which.
+        uuid: Uuid,
+        /// What to change.
+        edits: Vec<DomainXmlEdit>,
+        /// Digest of the persistent definition the plan was made from; another one now is a refusal.
+        expect: String,
+    },
+    /// Writes the ownership mark into a domain (adoption), live and persistent.
+    SetOwner {
+        /// Where.
+        host: String,
+        /// Which.
+        uuid: Uuid,
+        /// The mark.
+        owner: OwnerMark,
+    },
+    /// Renames a domain that is off (`virDomainRename`).
+    RenameDomain {
+        /// Where.
+        host: String,
+        /// Which.
+        uuid: Uuid,
+        /// The new name.
+        name: String,
+    },
+    /// Changes a running domain without a restart.
+    ChangeLive {
+        /// Where.
+        host: String,
+        /// Which.
+        uuid: Uuid,
+        /// What.
+        change: LiveChange,
+    },
+    /// Sets whether a domain starts with its host.
+    SetAutostart {
+        /// Where.
+        host: String,
+        /// Which.
+        uuid: Uuid,
+        /// On or off.
+        autostart: bool,
+    },
+    /// Starts a domain that is off.
+    StartDomain {
+        /// Where.
+        host: String,
+        /// Which.
+        uuid: Uuid,
+        /// Started, but not running yet.
+        paused: bool,
+    },
+    /// Resumes a paused domain.
+    ResumeDomain {
+        /// Where.
+        host: String,
+        /// Which.
+        uuid: Uuid,
+    },
+    /// Pauses a running domain.
+    PauseDomain {
+        /// Where.
+        host: String,
+        /// Which.
+        uuid: Uuid,
+    },
+    /// Asks the guest to shut down (agent or ACPI) and waits. Without `force` a guest that does not obey fails the step.
+    ShutdownDomain {
+        /// Where.
+        host: String,
+        /// Which.
+        uuid: Uuid,
+        /// How long to wait, in milliseconds.
+        timeout_millis: u64,
+        /// Cut the power after that.
+        force: bool,
+    },
+    /// Undefines a domain that is off. Its volumes stay; NVRAM goes with it only when `nvram` says so.
+    UndefineDomain {
+        /// Where.
+        host: String,
+        /// Which.
+        uuid: Uuid,
+        /// Delete the NVRAM file too.
+        nvram: bool,
+    },
+    /// Moves a machine to another host.
+    MigrateVirtualMachine(Box<Migration>),
+    /// Follows a migration that somebody else started, to its end.
+    AwaitMigration {
+        /// The host it leaves.
+        host: String,
+        /// Which.
+        uuid: Uuid,
+    },
+}
+
+/// One move of a machine. libvirt's parameter for each field is named; see virDomainMigrate3.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Migration {
+    /// The domain.
+    pub uuid: Uuid,
+    /// Its name.
+    pub name: String,
+    /// The host it leaves.
+    pub from: String,
+    /// The host it goes to.
+    pub to: String,
+    /// Live or offline.
+    pub way: MigrationWay,
+    /// The destination's URI as the source host reaches it (peer-to-peer).
+    pub destination_uri: String,
+    /// Where the destination's QEMU listens (`VIR_MIGRATE_PARAM_URI`), `tcp://10.0.0.12`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listen_uri: Option<String>,
+    /// Volumes that are copied because they are not on shared storage; made at the destination beforehand.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub copy: Vec<MigratedVolume>,
+    /// Delete the source's copies of `copy` after success.
+    #[serde(default)]
+    pub delete_source_copies: bool,
+    /// Bandwidth in MiB/s (`VIR_MIGRATE_PARAM_BANDWIDTH`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bandwidth_mib: Option<u64>,
+    /// Longest pause in milliseconds (`virDomainMigrateSetMaxDowntime`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_downtime_millis: Option<u64>,
+    /// Parallel connections (`VIR_MIGRATE_PARALLEL`, `VIR_MIGRATE_PARAM_PARALLEL_CONNECTIONS`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parallel: Option<u32>,
+    /// Throttle the guest until it converges (`VIR_MIGRATE_AUTO_CONVERGE`).
+    #[serde(default)]
+    pub auto_converge: bool,
+    /// Switch to post-copy after so many milliseconds (`VIR_MIGRATE_POSTCOPY`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub post_copy_after_millis: Option<u64>,
+    /// Abort after so many milliseconds.
+    pub timeout_millis: u64,
+    /// Whether the machine starts with its host: set on the destination, because libvirt does not carry it over.
+    pub autostart: bool,
+}
+
+/// How a machine moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum MigrationWay {
+    /// The guest goes on running.
+    Live,
+    /// The machine is off; its definition moves.
+    Offline,
+}
+
+/// A volume that a migration copies.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MigratedVolume {
+    /// The disk's target in the guest (`vda`; `VIR_MIGRATE_PARAM_MIGRATE_DISKS`).
+    pub target: String,
+    /// The pool that has it, on the source.
+    pub pool: String,
+    /// Its name.
+    pub volume: String,
+    /// Its path on the source.
+    pub path: String,
+    /// The pool that gets it, on the destination.
+    pub to_pool: String,
+    /// Size that the guest sees, in bytes.
+    pub capacity: u64,
+    /// `qcow2` or `raw`.
+    pub format: String,
+}
+
+/// A volume that another is filled from or laid over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ImageSource {
+    /// The pool.
+    pub pool: String,
+    /// The volume's name in it; may have a folder in front (`base/debian-12.qcow2`).
+    pub volume: String,
+}
+
+/// A pool on a host.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub struct PoolRef {
+    /// The host.
+    pub host: String,
+    /// The pool.
+    pub pool: String,
+}
+
+/// A change to a running domain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "what", rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum LiveChange {
+    /// Number of vCPUs (`virDomainSetVcpusFlags`, live).
+    Vcpus {
+        /// How many.
+        count: u32,
+    },
+    /// Balloon target (`virDomainSetMemoryFlags`, live).
+    Memory {
+        /// KiB.
+        kib: u64,
+    },
+    /// Plugs a device in (`virDomainAttachDeviceFlags`, live).
+    Attach {
+        /// The device's XML.
+        xml: String,
+    },
+    /// Unplugs a device (`virDomainDetachDeviceFlags`, live).
+    Detach {
+        /// The device's XML, as the live definition has it.
+        xml: String,
+    },
+    /// Changes a device in place: medium, link state, network, display password expiry (`virDomainUpdateDeviceFlags`).
+    Update {
+        /// The device's new XML.
+        xml: String,
+    },
+}
+
+impl MachineAction {
+    /// The action's name, as the plan shows it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::DefineStoragePool { .. } => "DefineStoragePool",
+            Self::StartStoragePool { .. } => "StartStoragePool",
+            Self::SetStoragePoolAutostart { .. } => "SetStoragePoolAutostart",
+            Self::UndefineStoragePool { .. } => "UndefineStoragePool",
+            Self::CreateVolume { .. } => "CreateVolume",
+            Self::ResizeVolume { .. } => "ResizeVolume",
+            Self::DeleteVolume { .. } => "DeleteVolume",
+            Self::DefineDomain { .. } => "DefineDomain",
+            Self::UpdateDomain { .. } => "UpdateDomain",
+            Self::SetOwner { .. } => "SetOwner",
+            Self::RenameDomain { .. } => "RenameDomain",
+            Self::ChangeLive { .. } => "ChangeLive",
+            Self::SetAutostart { .. } => "SetAutostart",
+            Self::StartDomain { .. } => "StartDomain",
+            Self::ResumeDomain { .. } => "ResumeDomain",
+            Self::PauseDomain { .. } => "PauseDomain",
+            Self::ShutdownDomain { .. } => "ShutdownDomain",
+            Self::UndefineDomain { .. } => "UndefineDomain",
+            Self::MigrateVirtualMachine(_) => "MigrateVirtualMachine",
+            Self::AwaitMigration { .. } => "AwaitMigration",
+        }
+    }
+
+    /// The hosts it works on; a migration's source first.
+    pub fn hosts(&self) -> Vec<&str> {
+        match self {
+            Self::MigrateVirtualMachine(m) => vec![&m.from, &m.to],
+            Self::DefineStoragePool { host, .. }
+            | Self::StartStoragePool { host, .. }
+            | Self::SetStoragePoolAutostart { host, .. }
+            | Self::UndefineStoragePool { host, .. }
+            | Self::CreateVolume { host, .. }
+            | Self::ResizeVolume { host, .. }
+            | Self::DeleteVolume { host, .. }
+            | Self::DefineDomain { host, .. }
+            | Self::UpdateDomain { host, .. }
+            | Self::SetOwner { host, .. }
+            | Self::RenameDomain { host, .. }
+            | Self::ChangeLive { host, .. }
+            | Self::SetAutostart { host, .. }
+            | Self::StartDomain { host, .. }
+            | Self::ResumeDomain { host, .. }
+            | Self::PauseDomain { host, .. }
+            | Self::ShutdownDomain { host, .. }
+            | Self::UndefineDomain { host, .. }
+            | Self::AwaitMigration { host, .. } => vec![host],
+        }
+    }
+}

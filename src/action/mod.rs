@@ -1,0 +1,35 @@
+//! What Drover can do to a system, as plain data: every action carries each value it needs, so that carrying a plan out
+//! leaves nothing to decide. One file for each family of actions; this file is the list.
+
+mod machine;
+
+pub use machine::{
+    DomainXmlEdit, ImageSource, LiveChange, MachineAction, MigratedVolume, Migration, MigrationWay, PoolRef,
+};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// One typed thing that a provider can do.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Action {
+    /// Hosts, storage pools, volumes and domains: carried out by libvirt or by the simulator.
+    Machine(MachineAction),
+}
+
+impl Action {
+    /// The action's name, as the plan shows it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Machine(a) => a.name(),
+        }
+    }
+
+    /// The targets whose limits it counts against: host names, source first.
+    pub fn targets(&self) -> Vec<&str> {
+        match self {
+            Self::Machine(a) => a.hosts(),
+        }
+    }
+}

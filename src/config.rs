@@ -1,0 +1,1 @@
+//! The operator's configuration: defaults, TOML file, environment, flags, in this order.

@@ -1,0 +1,119 @@
+//! The list of finding codes. Each has one cause and one cure; docs/findings.md is checked against this list by a test.
+//!
+//! D01xx reading a file; D02xx one manifest; D03xx manifests together; D04xx the world; D05xx guard rails and policy.
+
+use super::Severity;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::borrow::Cow;
+use std::fmt;
+use std::str::FromStr;
+
+macro_rules! codes {
+    ($($code:ident $severity:ident $name:ident : $doc:literal),+ $(,)?) => {
+        /// A stable finding code.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Code { $(#[doc = $doc] $name),+ }
+
+        impl Code {
+            /// Every code, in order.
+            pub const ALL: &'static [Code] = &[$(Code::$name),+];
+
+            /// The code as shown: `D0103`.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Code::$name => stringify!($code)),+ }
+            }
+
+            /// What it means, in one sentence.
+            pub fn meaning(self) -> &'static str {
+                match self { $(Code::$name => $doc),+ }
+            }
+
+            /// The severity it has unless a policy says otherwise.
+            pub fn severity(self) -> Severity {
+                match self { $(Code::$name => Severity::$severity),+ }
+            }
+        }
+    };
+}
+
+codes! {
+    D0101 Error Unreadable: "A file or the repository could not be read.",
+    D0102 Error NotUtf8: "A file is not UTF-8 text.",
+    D0103 Error Syntax: "A file is not YAML.",
+    D0104 Error Limit: "A file, a document or the repository is larger or deeper than allowed.",
+    D0105 Error Forbidden: "A YAML feature that manifests may not use: anchors, aliases, tags, merge keys, keys that are not text.",
+    D0106 Error DuplicateKey: "A mapping has the same key twice.",
+    D0107 Info Ignored: "Something in the repository is not read: an empty document, a symbolic link, a submodule.",
+    D0108 Error OutsideTree: "A manifest refers to a file outside the repository, or that is not a regular file.",
+    D0109 Error NotUnderstood: "A document is not a manifest: `apiVersion`, `kind` or `metadata.name` is missing or wrong.",
+    D0201 Error UnknownKind: "No such kind, or a version this Drover does not know.",
+    D0202 Error UnknownField: "A field that the kind does not have.",
+    D0203 Error MissingField: "A field that must be there is not.",
+    D0204 Error WrongValue: "A value of the wrong type, form or range.",
+    D0205 Error BadName: "A name that is not allowed.",
+    D0206 Error Contradiction: "Fields of one manifest contradict each other.",
+    D0207 Error ForbiddenConnection: "A connection that the operator's configuration does not allow.",
+    D0208 Warning InsecureConnection: "A connection that anyone on the network can read or change.",
+    D0209 Error BadXml: "Domain XML, or a patch to it, that cannot be used.",
+    D0301 Error DuplicateName: "Two manifests have one identity.",
+    D0302 Error MissingReference: "A manifest refers to one that is not there.",
+    D0303 Error Conflict: "Manifests contradict each other.",
+    D0304 Error Cycle: "Manifests depend on each other in a circle.",
+    D0305 Error TooManySettings: "More than one Settings manifest.",
+    D0401 Error HostUnknown: "A host could not be read: nothing that may be on it is touched.",
+    D0402 Error NotOwned: "Something of this name exists that Drover does not own.",
+    D0403 Error RunningTwice: "A machine runs in two places.",
+    D0404 Warning Drift: "What is there was changed by hand.",
+    D0405 Info WaitsForRestart: "A change takes effect at the next restart.",
+    D0406 Error CannotMove: "A machine cannot be moved as its manifest asks.",
+    D0407 Warning Leftover: "Something that a former run left behind.",
+    D0408 Info InProgress: "An operation that is already running is waited for.",
+    D0409 Error BackingOff: "A step failed and is tried again later.",
+    D0410 Error RecreateNeeded: "A change that cannot be made to the existing thing.",
+    D0411 Warning Unmanaged: "Something that Drover owns has no manifest any more.",
+    D0412 Error Incompatible: "A host does not offer what a machine needs.",
+    D0413 Warning StaleObservation: "A plan is computed from an old observation.",
+    D0501 Error GuardRail: "A step is held back by a guard rail of Settings.",
+    D0502 Info Suspended: "A resource is suspended: it is observed, not changed.",
+    D0503 Info WindowClosed: "A step waits for its sync window.",
+    D0504 Error RestartNotAllowed: "A change needs a restart that the manifest does not allow.",
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Code {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|c| c.as_str() == text)
+            .ok_or_else(|| format!("no finding has the code `{text}`"))
+    }
+}
+
+impl Serialize for Code {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for Code {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        Cow::<'de, str>::deserialize(d)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl JsonSchema for Code {
+    fn schema_name() -> Cow<'static, str> {
+        "Code".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "pattern": "^D[0-9]{4}$", "description": "A finding's stable code; see docs/findings.md."})
+    }
+}

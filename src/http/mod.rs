@@ -1,0 +1,1 @@
+//! Health, metrics, API and webhooks over HTTP: reads what the daemon publishes, decides nothing.

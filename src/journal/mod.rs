@@ -1,0 +1,113 @@
+//! The journal: what was begun, and how it ended. For crashes and history only: delete it and all that is lost is history.
+
+use crate::plan::{Plan, Step};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// Where passes and steps are recorded. Calls are synchronous and short; each returns only once the record is durable.
+pub trait Journal: Send + Sync {
+    /// Begins a pass and gives its number.
+    fn begin(&self, plan: &Plan, now: Timestamp) -> Result<i64, JournalError>;
+    /// Records that a step is about to act. Nothing is done to the world before this returns.
+    fn started(&self, pass: i64, step: &Step, now: Timestamp) -> Result<(), JournalError>;
+    /// Records how a step ended.
+    fn finished(&self, pass: i64, step: &str, outcome: &Outcome, now: Timestamp) -> Result<(), JournalError>;
+    /// Ends a pass.
+    fn end(&self, pass: i64, result: &str, now: Timestamp) -> Result<(), JournalError>;
+    /// Steps that were started and never finished, oldest first.
+    fn in_doubt(&self) -> Result<Vec<InDoubt>, JournalError>;
+    /// Closes a step in doubt, after what it did was observed.
+    fn resolve(&self, pass: i64, step: &str, outcome: &Outcome, now: Timestamp) -> Result<(), JournalError>;
+    /// The last passes, newest first.
+    fn history(&self, limit: usize) -> Result<Vec<PassRecord>, JournalError>;
+}
+
+/// Why the journal could not be read or written.
+#[derive(Debug, thiserror::Error)]
+#[error("the journal {path}: {why}")]
+pub struct JournalError {
+    /// Its path.
+    pub path: String,
+    /// What is wrong.
+    pub why: String,
+}
+
+/// How a step ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "camelCase")]
+pub enum Outcome {
+    /// Done, and verified.
+    Done,
+    /// There was nothing to do.
+    AlreadyDone,
+    /// Its preconditions did not hold any more.
+    Refused {
+        /// Which.
+        reason: String,
+    },
+    /// It failed.
+    Failed {
+        /// What was said.
+        error: String,
+        /// Whether it may succeed when tried again.
+        transient: bool,
+    },
+    /// It was left because Drover was asked to end, or a newer commit came; it may still be going on.
+    Interrupted,
+    /// Something it depends on did not happen.
+    Skipped {
+        /// What.
+        reason: String,
+    },
+}
+
+/// A step that was started and never finished.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InDoubt {
+    /// Its pass.
+    pub pass: i64,
+    /// The step.
+    pub step: Step,
+    /// When it was started.
+    pub started_at: Timestamp,
+}
+
+/// A pass in the history.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PassRecord {
+    /// Its number.
+    pub pass: i64,
+    /// The commit.
+    pub commit: Option<String>,
+    /// The plan's hash.
+    pub plan_hash: String,
+    /// When it began.
+    pub began_at: Timestamp,
+    /// When it ended; `None` for one that was cut off or is going on.
+    pub ended_at: Option<Timestamp>,
+    /// Its result in a word: `succeeded`, `failed`, `superseded`, `interrupted`.
+    pub result: Option<String>,
+    /// Its steps.
+    pub steps: Vec<StepRecord>,
+}
+
+/// A step in the history.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StepRecord {
+    /// Its id.
+    pub id: String,
+    /// Its action's name.
+    pub action: String,
+    /// Its resource.
+    pub resource: String,
+    /// Its one-line summary.
+    pub summary: String,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+    /// How it ended.
+    pub outcome: Option<Outcome>,
+}

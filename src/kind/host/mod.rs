@@ -1,0 +1,7 @@
+//! `Host`: a hypervisor host, reached through libvirt.
+
+mod rules;
+mod spec;
+
+pub use rules::{Connection, Transport, UriError, parse_uri};
+pub use spec::{HostMigration, HostSpec, Maintenance};

@@ -1,0 +1,5 @@
+//! `MigrationPolicy`: how machines move.
+
+mod spec;
+
+pub use spec::{CopyStorage, MigrationPolicySpec, Mode, ParallelConnections, PostCopy, Timeout, TimeoutAction};

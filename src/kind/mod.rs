@@ -1,0 +1,139 @@
+//! The kinds. THE list is the `kinds!` call below: a new kind is one folder and one line there.
+
+pub mod host;
+pub mod migration_policy;
+pub mod settings;
+pub mod storage_pool;
+pub mod virtual_machine;
+
+use crate::finding::Finding;
+use crate::model::{KindName, Manifest, Metadata, Origin, ResourceId, Revision};
+use crate::plan::{Context, Drafts};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
+
+/// The API version that every manifest carries.
+pub const API_VERSION: &str = "drover/v1alpha1";
+
+/// What a kind's spec must offer. All methods are pure.
+pub trait Spec: Serialize + DeserializeOwned + JsonSchema + Sized + 'static {
+    /// The kind's name.
+    const KIND: KindName;
+    /// What the kind is for, in one sentence.
+    const SUMMARY: &'static str;
+
+    /// Rules within the manifest and between it and the others: contradictions, missing references. Findings carry the
+    /// place of the offending node ([`Finding::of`]).
+    fn check(manifest: &Manifest<Self>, all: &Resources, findings: &mut Vec<Finding>);
+
+    /// Paths (relative to the spec, dotted) of fields that name a file in the repository whose text replaces the
+    /// reference at load; see [`crate::load`].
+    const FILE_FIELDS: &'static [&'static str] = &[];
+
+    /// Compares what is wanted with what is there, and drafts the steps that make it so.
+    fn draft(_manifest: &Manifest<Self>, _ctx: &Context<'_>, _out: &mut Drafts) {}
+}
+
+macro_rules! kinds {
+    ($($field:ident: $spec:ty),+ $(,)?) => {
+        /// Every resource of a revision, by kind and name.
+        #[derive(Clone, Debug, Default, PartialEq)]
+        pub struct Resources { $(
+            #[doc = concat!("The manifests of `", stringify!($spec), "`.")]
+            pub $field: BTreeMap<String, Manifest<$spec>>,
+        )+ }
+
+        impl Resources {
+            /// Number of resources.
+            pub fn len(&self) -> usize {
+                0 $(+ self.$field.len())+
+            }
+
+            /// Every identity with its origin, in the order of the kinds and then by name.
+            pub fn ids(&self) -> impl Iterator<Item = (ResourceId, &Origin, &Metadata)> {
+                std::iter::empty() $(.chain(self.$field.values().map(|m| (m.id(), &m.origin, &m.metadata))))+
+            }
+
+            /// Runs every kind's rules.
+            pub fn check(&self, findings: &mut Vec<Finding>) {
+                $(for m in self.$field.values() { <$spec as Spec>::check(m, self, findings); })+
+            }
+
+            /// Runs every kind's drafting.
+            pub fn draft(&self, ctx: &Context<'_>, out: &mut Drafts) {
+                $(for m in self.$field.values() { <$spec as Spec>::draft(m, ctx, out); })+
+            }
+
+            /// Decodes a validated document of the named kind and adds it. `Ok(false)`: no such kind. An error is
+            /// serde's, with its path. The caller has checked that the identity is new.
+            pub fn insert(
+                &mut self, kind: &str, metadata: Metadata, spec: serde_json::Value, origin: Origin,
+            ) -> Result<bool, serde_path_to_error::Error<serde_json::Error>> {
+                $(if kind == <$spec as Spec>::KIND.as_str() {
+                    let spec: $spec = serde_path_to_error::deserialize(spec)?;
+                    let manifest = Manifest { kind: <$spec as Spec>::KIND, metadata, spec, origin };
+                    self.$field.insert(manifest.metadata.name.clone(), manifest);
+                    return Ok(true);
+                })+
+                Ok(false)
+            }
+        }
+
+        /// What is known of each kind without a manifest at hand.
+        pub static KINDS: &[KindInfo] = &[$(KindInfo {
+            name: <$spec as Spec>::KIND,
+            summary: <$spec as Spec>::SUMMARY,
+            file_fields: <$spec as Spec>::FILE_FIELDS,
+            spec_schema: || schemars::generate::SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<$spec>(),
+        }),+];
+    };
+}
+
+kinds! {
+    settings: settings::SettingsSpec,
+    hosts: host::HostSpec,
+    storage_pools: storage_pool::StoragePoolSpec,
+    migration_policies: migration_policy::MigrationPolicySpec,
+    virtual_machines: virtual_machine::VirtualMachineSpec,
+}
+
+impl Resources {
+    /// Tells whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The Settings in force.
+    pub fn the_settings(&self) -> settings::SettingsSpec {
+        self.settings.values().next().map(|m| m.spec.clone()).unwrap_or_default()
+    }
+
+    /// The fleet's name, written into ownership marks.
+    pub fn fleet(&self) -> &str {
+        self.settings.values().next().map_or("default", |m| m.name())
+    }
+}
+
+/// A kind, without a manifest.
+pub struct KindInfo {
+    /// Its name.
+    pub name: KindName,
+    /// What it is for.
+    pub summary: &'static str,
+    /// Fields that name a file in the repository.
+    pub file_fields: &'static [&'static str],
+    /// The schema of `spec`.
+    pub spec_schema: fn() -> schemars::Schema,
+}
+
+/// All resources of one revision. Only [`crate::load`] makes one, and only from manifests without an error: holding one
+/// is the proof of their validity.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Desired {
+    /// Which state of the repository.
+    pub revision: Revision,
+    /// What it says.
+    pub resources: Resources,
+}

@@ -1,0 +1,5 @@
+//! `Settings`: guard rails for the whole repository. At most one.
+
+mod spec;
+
+pub use spec::{Drift, SettingsSpec, SyncWindow, Weekday, WindowKind};

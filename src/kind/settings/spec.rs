@@ -1,0 +1,152 @@
+//! The fields of Settings.
+
+use crate::finding::{Code, Finding};
+use crate::kind::{Resources, Spec};
+use crate::model::{KindName, Manifest, Span};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Guard rails and defaults for the whole repository. Its `metadata.name` is the fleet's name, written into every
+/// ownership mark.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct SettingsSpec {
+    /// Most steps of one pass that disturb a workload (`Brief`, `Downtime` or `Destructive`); the rest is held back for
+    /// the next pass. No limit where not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_disruptive: Option<u32>,
+    /// Most deletions of one pass. More are all held back, because that is more often a mistake than a wish.
+    pub max_deletes: u32,
+    /// Whether what Drover made and what has no manifest any more is removed (machines: as their last `deletionPolicy`
+    /// said is not known any more, so they are undefined only when off, and their disks always stay).
+    pub prune: bool,
+    /// Whether drift is corrected, or only reported, where a machine does not say.
+    pub drift: Drift,
+    /// Whether passes without a new commit change anything at all.
+    pub self_heal: bool,
+    /// When steps that disturb a workload may run; any time where none is given.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sync_windows: Vec<SyncWindow>,
+    /// Resources that are observed and not changed: `Kind/name`, or `Kind/*`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub suspended: Vec<String>,
+    /// Steps at once over all hosts.
+    #[schemars(range(min = 1, max = 256))]
+    pub max_concurrent: u32,
+    /// How machines move where neither they nor anything else says: the name of a MigrationPolicy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub migration_policy: Option<String>,
+}
+
+impl Default for SettingsSpec {
+    fn default() -> Self {
+        Self {
+            max_disruptive: None,
+            max_deletes: 1,
+            prune: false,
+            drift: Drift::Correct,
+            self_heal: true,
+            sync_windows: Vec::new(),
+            suspended: Vec::new(),
+            max_concurrent: 8,
+            migration_policy: None,
+        }
+    }
+}
+
+/// What happens to drift.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Drift {
+    /// It is corrected.
+    #[default]
+    Correct,
+    /// It is shown, and left alone.
+    Report,
+}
+
+/// A time in which disturbing steps may, or may not, run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SyncWindow {
+    /// May or may not. A `Deny` that is open beats every `Allow`.
+    pub kind: WindowKind,
+    /// Days on which it opens; every day where none is given.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub days: Vec<Weekday>,
+    /// When it opens, in UTC: `22:00`.
+    #[schemars(regex(pattern = r"^([01][0-9]|2[0-3]):[0-5][0-9]$"))]
+    pub start: String,
+    /// How long it stays open, at most 7 days.
+    pub duration: Span,
+}
+
+/// May or may not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum WindowKind {
+    /// Disturbing steps run only in such windows.
+    Allow,
+    /// Disturbing steps never run in such windows.
+    Deny,
+}
+
+/// A day of the week.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[allow(missing_docs)]
+pub enum Weekday {
+    Mon,
+    Tue,
+    Wed,
+    Thu,
+    Fri,
+    Sat,
+    Sun,
+}
+
+impl Spec for SettingsSpec {
+    const KIND: KindName = KindName::new("Settings");
+    const SUMMARY: &'static str = "guard rails and defaults for the whole repository; at most one";
+
+    fn check(manifest: &Manifest<Self>, all: &Resources, findings: &mut Vec<Finding>) {
+        if let Some(first) = all.settings.values().next()
+            && first.name() != manifest.name()
+        {
+            findings.push(
+                Finding::new(
+                    Code::TooManySettings,
+                    format!("`{}` is a second Settings; `{}` is the first", manifest.name(), first.name()),
+                )
+                .of(manifest, "metadata.name")
+                .see(first.origin.source())
+                .hint("keep one of them"),
+            );
+        }
+        if let Some(policy) = &manifest.spec.migration_policy
+            && !all.migration_policies.contains_key(policy)
+        {
+            findings.push(
+                Finding::new(Code::MissingReference, format!("there is no MigrationPolicy `{policy}`"))
+                    .of(manifest, "spec.migrationPolicy"),
+            );
+        }
+        for (i, w) in manifest.spec.sync_windows.iter().enumerate() {
+            if w.duration.0 == 0 || w.duration.0 > 7 * 86_400_000 {
+                findings.push(
+                    Finding::new(Code::WrongValue, "a window is open for more than nothing and at most 7 days")
+                        .of(manifest, &format!("spec.syncWindows[{i}].duration")),
+                );
+            }
+        }
+        for (i, s) in manifest.spec.suspended.iter().enumerate() {
+            let known = s.split_once('/').is_some_and(|(kind, name)| {
+                crate::kind::KINDS.iter().any(|k| k.name.as_str() == kind) && !name.is_empty()
+            });
+            if !known {
+                findings.push(
+                    Finding::new(Code::WrongValue, format!("`{s}` does not name a resource"))
+                        .of(manifest, &format!("spec.suspended[{i}]"))
+                        .hint("write `Kind/name` or `Kind/*`"),
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! `StoragePool`: a libvirt storage pool on one or more hosts.
+
+mod rules;
+mod spec;
+
+pub use spec::{PoolSource, PoolType, StoragePoolSpec};

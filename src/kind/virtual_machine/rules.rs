@@ -1,0 +1,14 @@
+//! Rules of a VirtualMachine.
+
+use super::VirtualMachineSpec;
+use crate::finding::Finding;
+use crate::kind::{Resources, Spec};
+use crate::model::{KindName, Manifest};
+
+impl Spec for VirtualMachineSpec {
+    const KIND: KindName = KindName::new("VirtualMachine");
+    const SUMMARY: &'static str = "a virtual machine: hardware, disks, interfaces, power state, and where it runs";
+    const FILE_FIELDS: &'static [&'static str] = &["xml.file"];
+
+    fn check(_manifest: &Manifest<Self>, _all: &Resources, _findings: &mut Vec<Finding>) {}
+}

@@ -1,0 +1,45 @@
+//! Drover: a GitOps reconciler for machines and workloads that get moved. This is the map of the house.
+//!
+//! *Ground floor*, values in and values out: no async, no file, no clock, no network.
+//! - [`model`]: identities, labels, quantities, secrets, manifests and their places.
+//! - [`finding`]: what there is to say, with stable codes.
+//! - [`observed`]: what the providers read.
+//! - [`domain_xml`]: libvirt's domain XML as a tree.
+//! - [`action`]: what can be done, as data.
+//! - [`kind`]: one folder for each kind: fields, rules, comparison, steps.
+//! - [`load`]: text to [`kind::Desired`].
+//! - [`plan`]: desired and observed to a plan.
+//!
+//! *First floor*, the outside world behind small traits:
+//! - [`provider`]: libvirt and the simulator.
+//! - [`journal`]: crashes and history.
+
+pub mod action;
+#[cfg(feature = "daemon")]
+pub mod cli;
+#[cfg(feature = "daemon")]
+pub mod config;
+#[cfg(feature = "daemon")]
+pub mod daemon;
+pub mod domain_xml;
+#[cfg(feature = "runtime")]
+pub mod execute;
+pub mod finding;
+#[cfg(feature = "daemon")]
+pub mod http;
+#[cfg(feature = "runtime")]
+pub mod journal;
+pub mod kind;
+pub mod load;
+pub mod model;
+pub mod observed;
+#[cfg(feature = "daemon")]
+pub mod pass;
+pub mod plan;
+#[cfg(feature = "runtime")]
+pub mod provider;
+pub mod render;
+#[cfg(feature = "daemon")]
+pub mod source;
+#[cfg(feature = "daemon")]
+pub mod telemetry;

@@ -1,0 +1,1 @@
+//! The core loop: load, observe, plan, gate, execute, report.

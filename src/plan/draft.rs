@@ -1,0 +1,159 @@
+//! What kinds write while they compare: reports, findings and drafts of steps. Order between kinds comes from facts that
+//! a draft offers and another needs; order within a kind from the ids that [`Drafts::step`] gives.
+
+use super::{Block, Change, Disruption, Estimate, Health, Interruption, Operation, PlanOptions, ResourceReport, Sync};
+use crate::action::Action;
+use crate::finding::{Finding, Source};
+use crate::kind::Resources;
+use crate::kind::settings::SettingsSpec;
+use crate::model::ResourceId;
+use crate::observed::Observed;
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// What a kind may know while it drafts.
+pub struct Context<'a> {
+    /// Every resource.
+    pub resources: &'a Resources,
+    /// What is there.
+    pub observed: &'a Observed,
+    /// The Settings in force.
+    pub settings: &'a SettingsSpec,
+    /// The time.
+    pub now: Timestamp,
+    /// What the operator says beyond Git.
+    pub options: &'a PlanOptions,
+    /// The commit, for texts.
+    pub commit: Option<&'a str>,
+}
+
+/// Something that is true, or will be after a step.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum Fact {
+    /// A pool is started on a host (libvirt's name of the pool).
+    PoolActive {
+        /// The host.
+        host: String,
+        /// The pool.
+        pool: String,
+    },
+    /// A volume is there.
+    VolumeReady {
+        /// The host.
+        host: String,
+        /// The pool.
+        pool: String,
+        /// The volume.
+        volume: String,
+    },
+    /// A machine does not use a host any more: it moved away, or is gone.
+    MachineOff {
+        /// The host.
+        host: String,
+        /// The machine's manifest.
+        machine: String,
+    },
+    /// A pool is not used by a machine any more.
+    PoolUnused {
+        /// The host.
+        host: String,
+        /// The pool.
+        pool: String,
+    },
+}
+
+/// Names a draft within one [`Drafts`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DraftId(pub(super) usize);
+
+/// A step before its order, id and guard rails are known.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StepDraft {
+    /// What is done.
+    pub action: Action,
+    /// For which resource.
+    pub resource: ResourceId,
+    /// One line: what is done.
+    pub summary: String,
+    /// One line: why.
+    pub why: String,
+    /// How much it disturbs.
+    pub disruption: Disruption,
+    /// What can be done about it while it runs.
+    pub interruption: Interruption,
+    /// What it would take to undo it.
+    pub undo: Option<String>,
+    /// What it is expected to take.
+    pub estimate: Estimate,
+    /// Drafts that must be done before.
+    pub after: Vec<DraftId>,
+    /// What is true after it.
+    pub offers: Vec<Fact>,
+    /// What must be true before it; a fact that no draft offers is taken to be true already.
+    pub needs: Vec<Fact>,
+    /// Why it is held back.
+    pub blocked_by: Vec<Block>,
+}
+
+impl StepDraft {
+    /// A draft that disturbs nothing and depends on nothing.
+    pub fn new(action: Action, resource: ResourceId, summary: impl Into<String>, why: impl Into<String>) -> Self {
+        Self {
+            action,
+            resource,
+            summary: summary.into(),
+            why: why.into(),
+            disruption: Disruption::None,
+            interruption: Interruption::Interruptible,
+            undo: None,
+            estimate: Estimate::default(),
+            after: Vec::new(),
+            offers: Vec::new(),
+            needs: Vec::new(),
+            blocked_by: Vec::new(),
+        }
+    }
+}
+
+/// What the kinds have written.
+#[derive(Debug, Default)]
+pub struct Drafts {
+    pub(super) steps: Vec<StepDraft>,
+    pub(super) reports: BTreeMap<ResourceId, ResourceReport>,
+    pub(super) findings: Vec<Finding>,
+}
+
+impl Drafts {
+    /// Adds a step.
+    pub fn step(&mut self, draft: StepDraft) -> DraftId {
+        self.steps.push(draft);
+        DraftId(self.steps.len() - 1)
+    }
+
+    /// Adds a finding.
+    pub fn finding(&mut self, finding: Finding) {
+        self.findings.push(finding);
+    }
+
+    /// The report of a resource, made on first use as synced, healthy and unchanged.
+    pub fn report(&mut self, id: &ResourceId, source: Option<Source>) -> &mut ResourceReport {
+        self.reports.entry(id.clone()).or_insert_with(|| ResourceReport {
+            kind: id.kind.to_string(),
+            name: id.name.clone(),
+            source,
+            operation: Operation::None,
+            sync: Sync::Synced,
+            health: Health::Healthy,
+            changes: Vec::new(),
+        })
+    }
+
+    /// Notes a field that differs; the resource is out of sync.
+    pub fn change(&mut self, id: &ResourceId, source: Option<Source>, change: Change) {
+        let report = self.report(id, source);
+        report.sync = Sync::OutOfSync;
+        report.changes.push(change);
+    }
+}

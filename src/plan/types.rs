@@ -1,0 +1,263 @@
+//! The plan as data: the JSON of the contract (`schemas/plan.schema.json`).
+
+use crate::action::Action;
+use crate::finding::{Finding, Source};
+use crate::model::{ResourceId, Revision};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Version of the plan's JSON form: keys are only added within a major version.
+pub const FORMAT_VERSION: &str = "1.0";
+
+/// What would be done.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Plan {
+    /// Version of this form.
+    pub format_version: String,
+    /// Hash of the content (steps with parameters, changes, blocks): equal plans have equal hashes, whenever and wherever
+    /// they were computed.
+    pub hash: String,
+    /// Which state of the repository.
+    pub revision: Revision,
+    /// When the observation was made that it rests on.
+    #[schemars(with = "String")]
+    pub observed_at: jiff::Timestamp,
+    /// Counts.
+    pub summary: Summary,
+    /// Every resource with its state; those that differ with their changes.
+    pub resources: Vec<ResourceReport>,
+    /// What would be done, each step after those it depends on.
+    pub steps: Vec<Step>,
+    /// What there is to say.
+    pub findings: Vec<Finding>,
+}
+
+/// Counts of resources by what happens to them, and of what cannot happen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Summary {
+    /// Made.
+    pub create: u32,
+    /// Changed in place.
+    pub update: u32,
+    /// Moved.
+    pub migrate: u32,
+    /// Removed.
+    pub delete: u32,
+    /// Run once.
+    pub run: u32,
+    /// As they should be.
+    pub unchanged: u32,
+    /// With a step that is held back.
+    pub blocked: u32,
+    /// That could not be read.
+    pub unknown: u32,
+}
+
+impl Summary {
+    /// Resources that something happens to.
+    pub fn changes(&self) -> u32 {
+        self.create + self.update + self.migrate + self.delete + self.run
+    }
+}
+
+/// A resource's state in a plan.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ResourceReport {
+    /// The kind.
+    pub kind: String,
+    /// The name.
+    pub name: String,
+    /// Where its manifest stands; `null` for one that has none any more.
+    pub source: Option<Source>,
+    /// What happens to it.
+    pub operation: Operation,
+    /// Does the world match Git?
+    pub sync: Sync,
+    /// Does it do what it should?
+    pub health: Health,
+    /// Fields that differ.
+    pub changes: Vec<Change>,
+}
+
+/// What happens to a resource.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum Operation {
+    /// Nothing.
+    #[default]
+    None,
+    /// It is taken over.
+    Adopt,
+    /// It is changed in place.
+    Update,
+    /// It is made.
+    Create,
+    /// It is moved.
+    Migrate,
+    /// It is removed.
+    Delete,
+    /// It is run once.
+    Run,
+}
+
+/// Does the world match Git?
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[allow(missing_docs)]
+pub enum Sync {
+    #[default]
+    Synced,
+    OutOfSync,
+    Unknown,
+}
+
+/// Does a resource do what it should?
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[allow(missing_docs)]
+pub enum Health {
+    #[default]
+    Healthy,
+    Progressing,
+    Degraded,
+    Suspended,
+    Missing,
+    Unknown,
+}
+
+/// One field that differs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Change {
+    /// The field, as people write it: `spec.disks[root].size`.
+    pub path: String,
+    /// What is there; `null` for nothing.
+    pub before: Value,
+    /// What is wanted; `null` for nothing.
+    pub after: Value,
+    /// What it takes.
+    pub effect: Effect,
+    /// Which of a domain's two definitions differs, where that matters: `live`, `persistent` or `both`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub definition: Option<Definition>,
+    /// More for the reader: `takes effect at the next restart`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+/// Which of a domain's definitions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum Definition {
+    Live,
+    Persistent,
+    Both,
+}
+
+/// What a change takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum Effect {
+    /// Nothing: the thing is off, new, or the field has no effect on what runs.
+    #[default]
+    None,
+    /// It is made while the thing runs.
+    Live,
+    /// It waits for a restart.
+    Restart,
+    /// It needs a new thing in the place of the old one; Drover does not do that by itself.
+    Recreate,
+}
+
+/// How much a step disturbs the workload.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum Disruption {
+    /// Not.
+    #[default]
+    None,
+    /// A pause of a second or less.
+    Brief,
+    /// The workload is down for a while.
+    Downtime,
+    /// Something is lost for good.
+    Destructive,
+}
+
+/// What can be done about a step that runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Interruption {
+    /// It can be left at any moment without harm.
+    #[default]
+    Interruptible,
+    /// It is let go on to its end, or aborted in an orderly way.
+    Drainable,
+    /// Once begun there is no way back.
+    PointOfNoReturn,
+}
+
+/// One action in a plan.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Step {
+    /// Stable from one computation to the next.
+    pub id: String,
+    /// What is done, with each value it needs.
+    #[serde(flatten)]
+    pub action: Action,
+    /// The resource it is done for.
+    pub resource: ResourceId,
+    /// One line: what is done.
+    pub summary: String,
+    /// One line: why.
+    pub why: String,
+    /// Ids of steps that must be done before.
+    pub depends_on: Vec<String>,
+    /// How much it disturbs.
+    pub disruption: Disruption,
+    /// What can be done about it while it runs.
+    pub interruption: Interruption,
+    /// What it would take to undo it; `null` where nothing does.
+    pub undo: Option<String>,
+    /// What it is expected to take.
+    pub estimate: Estimate,
+    /// Why it is held back; empty where it is not.
+    pub blocked_by: Vec<Block>,
+}
+
+/// What a step is expected to take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Estimate {
+    /// Seconds.
+    pub seconds: f64,
+    /// Milliseconds in which the workload does not answer.
+    pub downtime_millis: u64,
+    /// Bytes moved.
+    pub bytes: u64,
+}
+
+/// Why a step is held back, and the way out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Block {
+    /// The finding's code.
+    pub code: crate::finding::Code,
+    /// Why.
+    pub reason: String,
+    /// What to do about it.
+    pub way_out: String,
+}
+
+impl Step {
+    /// Whether it is held back.
+    pub fn is_blocked(&self) -> bool {
+        !self.blocked_by.is_empty()
+    }
+}
+
+impl ResourceReport {
+    /// Its identity.
+    pub fn id(&self) -> ResourceId {
+        ResourceId::new(self.kind.as_str().into(), self.name.clone())
+    }
+}

@@ -1,0 +1,100 @@
+//! The outside world behind two small traits: [`Observer`] reads and cannot write, [`Actor`] writes. A dry run is given
+//! observers only. Providers know the model and the actions, and not each other.
+
+mod fleet;
+#[cfg(feature = "libvirt")]
+pub mod libvirt;
+pub mod simulator;
+
+pub use fleet::{ReadFleet, WriteFleet};
+
+use crate::action::Action;
+use crate::observed::{HostState, Progress, Reading};
+use async_trait::async_trait;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// Reads hosts.
+#[async_trait]
+pub trait Observer: Send + Sync {
+    /// The provider's name, for logs: `libvirt`, `simulator`.
+    fn name(&self) -> &'static str;
+
+    /// Reads one host completely, within `deadline`, or says why it could not. Never blocks the executor's threads.
+    async fn observe(&self, host: &str, deadline: Duration) -> Reading<HostState>;
+}
+
+/// Carries actions out.
+///
+/// *Guarantees*: `look` changes nothing. `act` may be called again after any crash; what it began goes on or is found by
+/// the next `look`. `verify` reads the truth anew, from every host the action touches.
+#[async_trait]
+pub trait Actor: Observer {
+    /// Checks at the last moment what an action would meet.
+    async fn look(&self, action: &Action, ctx: &StepCtx) -> Result<Look, ActError>;
+
+    /// Carries the action out, or follows it where [`Look::Running`] found it under way, until its end.
+    async fn act(&self, action: &Action, ctx: &StepCtx) -> Result<(), ActError>;
+
+    /// Tells whether the action's outcome is really there.
+    async fn verify(&self, action: &Action, ctx: &StepCtx) -> Result<(), ActError>;
+}
+
+/// What an action meets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// It can be carried out.
+    Ready,
+    /// Its outcome is there already.
+    AlreadyDone,
+    /// It is under way (begun by an earlier Drover): `act` follows it.
+    Running,
+    /// Its preconditions do not hold any more.
+    Refused {
+        /// Which, and what is there instead.
+        reason: String,
+    },
+}
+
+/// What a step is given.
+#[derive(Clone)]
+pub struct StepCtx {
+    /// How long the step may take.
+    pub deadline: Duration,
+    /// Cancelled when the step should end early; a step heeds it only where that is safe.
+    pub cancel: CancellationToken,
+    /// Takes progress.
+    pub progress: Arc<dyn Fn(Progress) + Send + Sync>,
+}
+
+/// Why an action failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct ActError {
+    /// What failed, on which host, with what the system said.
+    pub message: String,
+    /// Whether it may succeed when tried again.
+    pub transient: bool,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+impl ActError {
+    /// An error that may pass.
+    pub fn transient(message: impl Into<String>) -> Self {
+        Self { message: message.into(), transient: true, hint: None }
+    }
+
+    /// An error that stays until somebody does something.
+    pub fn permanent(message: impl Into<String>) -> Self {
+        Self { message: message.into(), transient: false, hint: None }
+    }
+
+    /// Says what to do.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}

@@ -1,0 +1,1 @@
+//! Hosts in memory: deterministic, with injectable latency and failures.

@@ -1,0 +1,1 @@
+//! Plans and findings as text, Markdown, JSON, SARIF: one view, several writers. Does not print.
