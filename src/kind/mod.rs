@@ -34,6 +34,9 @@ pub trait Spec: Serialize + DeserializeOwned + JsonSchema + Sized + 'static {
 
     /// Compares what is wanted with what is there, and drafts the steps that make it so.
     fn draft(_manifest: &Manifest<Self>, _ctx: &Context<'_>, _out: &mut Drafts) {}
+
+    /// Drafts what becomes of things of this kind that Drover owns and that have no manifest.
+    fn sweep(_ctx: &Context<'_>, _out: &mut Drafts) {}
 }
 
 macro_rules! kinds {
@@ -61,9 +64,10 @@ macro_rules! kinds {
                 $(for m in self.$field.values() { <$spec as Spec>::check(m, self, findings); })+
             }
 
-            /// Runs every kind's drafting.
+            /// Runs every kind's drafting, and then what becomes of things without a manifest.
             pub fn draft(&self, ctx: &Context<'_>, out: &mut Drafts) {
                 $(for m in self.$field.values() { <$spec as Spec>::draft(m, ctx, out); })+
+                $(<$spec as Spec>::sweep(ctx, out);)+
             }
 
             /// Decodes a validated document of the named kind and adds it. `Ok(false)`: no such kind. An error is
