@@ -12,7 +12,7 @@ use crate::plan::{Context, Drafts};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The API version that every manifest carries.
 pub const API_VERSION: &str = "drover/v1alpha1";
@@ -68,6 +68,19 @@ macro_rules! kinds {
             pub fn draft(&self, ctx: &Context<'_>, out: &mut Drafts) {
                 $(for m in self.$field.values() { <$spec as Spec>::draft(m, ctx, out); })+
                 $(<$spec as Spec>::sweep(ctx, out);)+
+            }
+
+            /// Identities whose manifests differ from those of an older revision, or are new. Where a manifest stands does
+            /// not count.
+            pub fn changed_since(&self, old: &Resources) -> BTreeSet<ResourceId> {
+                let mut changed = BTreeSet::new();
+                $(for (name, m) in &self.$field {
+                    let same = old.$field.get(name).is_some_and(|o| o.metadata == m.metadata && o.spec == m.spec);
+                    if !same {
+                        changed.insert(m.id());
+                    }
+                })+
+                changed
             }
 
             /// Decodes a validated document of the named kind and adds it. `Ok(false)`: no such kind. An error is
