@@ -51,9 +51,7 @@ install_packages() {
 
 check_rust() {
   local have
-  for dir in "${CARGO_HOME:-${HOME:-/root}/.cargo}/bin" /usr/local/cargo/bin; do
-    if ! command -v cargo >/dev/null && [ -x "$dir/cargo" ]; then fail "cargo is in $dir, which is not in PATH: export PATH=$dir:\$PATH"; fi
-  done
+  PATH=$PATH:${CARGO_HOME:-${HOME:-/root}/.cargo}/bin # where rustup puts it
   command -v cargo >/dev/null || fail "cargo is missing. Drover needs Rust $RUST_NEEDED or newer, with rustfmt and clippy:
     curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y --profile default
   (Debian's own rustc is older in bookworm and trixie.)"
