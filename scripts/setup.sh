@@ -6,7 +6,7 @@
 # As root it installs what is missing; otherwise it says what to install.
 set -euo pipefail
 HERE=$(cd "$(dirname "$0")/.." && pwd)
-BUILD="gcc make cmake pkg-config libc6-dev libvirt-dev libssl-dev git ca-certificates"
+BUILD="gcc make pkg-config libc6-dev libvirt-dev libssl-dev git ca-certificates"
 LAB="libvirt-clients qemu-utils openssh-client openssh-server openssl iproute2 iptables procps util-linux busybox-static cpio
   xz-utils gzip python3 curl"
 RUST_NEEDED=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$HERE/Cargo.toml")
