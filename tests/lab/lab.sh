@@ -158,7 +158,7 @@ stop_host() {
 }
 
 up() {
-  local count=2 spec= item host names release
+  local count=2 spec="" default running item host names release
   while [ $# -gt 0 ]; do
     case $1 in
       --hosts) count=${2:?--hosts needs a number} && shift 2 ;;
@@ -169,16 +169,22 @@ up() {
   case $count in [1-8]) ;; *) fail "1 to 8 hosts, not $count" ;; esac
   require_root
   lock
+  default=$("$HERE/release.sh" default)
   names=$(echo $ALL_HOSTS | cut -d' ' -f1-"$count")
   echo "$names" >"$STATE/names"
   prepare_files
   for host in $names; do
-    release=$("$HERE/release.sh" default)
+    release=""
     for item in ${spec//,/ }; do
       case $item in "$host="*) release=${item#*=} ;; *=*) ;; *) release=$item ;; esac
     done
     mkdir -p "$STATE/hosts/$host"
-    [ -f "$STATE/hosts/$host/release" ] && is_alive "$host" || "$HERE/release.sh" get "$release" >"$STATE/hosts/$host/release"
+    running=$(basename "$(cat "$STATE/hosts/$host/release" 2>/dev/null)")
+    if ! is_alive "$host"; then
+      "$HERE/release.sh" get "${release:-$default}" >"$STATE/hosts/$host/release"
+    elif [ -n "$release" ] && [ "$release" != "$running" ]; then
+      fail "host $host runs with $running, not $release: take the lab down first"
+    fi
   done
   network_up c $names
   for host in c $names; do start_host "$host"; done

@@ -23,7 +23,7 @@ fail() {
 }
 
 codename() {
-  local ID= VERSION_CODENAME=
+  local ID="" VERSION_CODENAME=""
   . /etc/os-release
   [ "$ID" = debian ] || fail "the lab needs Debian (bookworm or newer) for its packages; this is ${PRETTY_NAME:-$ID}"
   echo "${VERSION_CODENAME:-sid}"
@@ -78,6 +78,7 @@ get() {
   fi
   work=$CACHE/releases/.$suite.new
   rm -rf "$dir" "$work"
+  trap 'rm -rf "'"$work"'"' EXIT
   mkdir -p "$work"/apt/{lists/partial,cache/archives/partial} "$work"/{x,usr,etc}
   case $suite in
     *-backports) suites="${suite%-backports} ${suite%-backports}-updates $suite" ;;
