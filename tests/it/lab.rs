@@ -461,7 +461,7 @@ fn why_no_lab() -> Option<String> {
     }
     let cache =
         std::env::var_os("DROVER_LAB_CACHE").map_or_else(|| PathBuf::from("/var/cache/drover-lab"), PathBuf::from);
-    let has_release = std::fs::read_dir(cache.join("releases"))
+    let has_release = std::fs::read_dir(cache.join("suites"))
         .is_ok_and(|releases| releases.flatten().any(|r| r.path().join("done").exists()));
     (!has_release).then(|| "there is no libvirt and QEMU for it; run scripts/setup.sh".to_owned())
 }

@@ -28,7 +28,8 @@ STATE=${DROVER_LAB_STATE:-${TMPDIR:-/tmp}/drover-lab}
 CACHE=${DROVER_LAB_CACHE:-/var/cache/drover-lab}
 PREFIX=${DROVER_LAB_PREFIX:-drv$(printf %s "$STATE" | md5sum | cut -c1-6)}
 ALL_HOSTS="a b d e f g h i" # c is the client
-export DROVER_LAB_STATE=$STATE DROVER_LAB_CACHE=$CACHE DROVER_LAB_PREFIX=$PREFIX
+DROVER_LAB_OUTSIDE=$(readlink /proc/self/ns/mnt) # lay-over.sh
+export DROVER_LAB_OUTSIDE DROVER_LAB_STATE=$STATE DROVER_LAB_CACHE=$CACHE DROVER_LAB_PREFIX=$PREFIX
 
 fail() {
   echo "lab: $*" >&2
