@@ -174,8 +174,29 @@ print("heard from outside: {} heartbeats from {}; longest silence {} ms (one is 
 else
   echo "from push to synced: $synced s"
 fi
+# From the daemon's own clock: the parts of that time.
+drover status -o json | python3 -c '
+import datetime, json, sys
+pushed, status = float(sys.argv[1]), json.load(sys.stdin)
+def seconds(text): return datetime.datetime.fromisoformat(text[:26].rstrip("Z") + "+00:00").timestamp()
+seen, last = status["revision"]["seenAt"], status["last"]
+if last["commit"] == status["revision"]["commit"]:
+    print("  push to detection {:.2f} s, detection to pass {:.2f} s, the pass {:.2f} s".format(seconds(seen) - pushed,
+        seconds(last["beganAt"]) - seconds(seen), seconds(last["endedAt"]) - seconds(last["beganAt"])))' "$pushed" || true
+drover history -n 1
 drover status
 
 say "The plan now"
 show "drover plan fleet --detailed-exitcode"
 drover plan "$WORK/fleet" --detailed-exitcode || fail "there is still something to do (exit code $?)"
+
+if [ "$MODE" = lab ]; then
+  say "For comparison: the same guest back to kvm-a by hand"
+  kill "$DAEMON"
+  wait "$DAEMON" || true
+  DAEMON=
+  began=$(date +%s.%N)
+  show "virsh migrate --live --p2p --persistent --undefinesource web-1 qemu+ssh://root@kvm-a/system"
+  tests/lab/lab.sh virsh b -q migrate --live --p2p --persistent --undefinesource web-1 qemu+ssh://root@kvm-a/system
+  echo "$(seconds_since "$began") s"
+fi
