@@ -3,6 +3,7 @@
 
 mod apply;
 mod edit;
+mod facts;
 mod owner;
 mod select;
 mod tree;
@@ -10,6 +11,7 @@ mod tree;
 pub(crate) use apply::apply_one;
 pub use apply::{apply, digest};
 pub use edit::{Edit, EditError};
+pub use facts::{LocalDisk, disk_target, immovable_devices, local_disks, machine_type, memory_bytes, networks};
 pub(crate) use owner::owner_index;
 pub use owner::{owner_element, owner_of, owner_xml, parse_owner};
 pub(crate) use select::literal;
