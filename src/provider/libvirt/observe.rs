@@ -341,7 +341,7 @@ fn run_state(state: u32) -> RunState {
 }
 
 /// The reason in the words of `virsh domstate --reason`, joined by hyphens, with "post-copy" as one word.
-fn reason_word(state: u32, reason: i32) -> String {
+pub(super) fn reason_word(state: u32, reason: i32) -> String {
     let words: &[&str] = match state {
         sys::VIR_DOMAIN_RUNNING => &[
             "unknown",
