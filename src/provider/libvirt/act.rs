@@ -96,6 +96,7 @@ fn takes_long(action: &MachineAction) -> bool {
         | A::DefineDomain { .. }
         | A::UpdateDomain { .. }
         | A::SetOwner { .. }
+        | A::RemoveOwner { .. }
         | A::RenameDomain { .. }
         | A::SetAutostart { .. }
         | A::ResumeDomain { .. }
@@ -124,7 +125,8 @@ fn look_on(c: &Connect, action: &MachineAction) -> Result<Look, Fault> {
         A::DeleteVolume { pool, volume, path, .. } => volume::look_delete(c, pool, volume, path),
         A::DefineDomain { name, uuid, xml, .. } => domain::look_define(c, name, *uuid, xml),
         A::UpdateDomain { uuid, edits, expect, .. } => domain::look_update(c, *uuid, edits, expect),
-        A::SetOwner { uuid, owner, .. } => domain::look_owner(c, *uuid, owner),
+        A::SetOwner { uuid, owner, .. } => domain::look_owner(c, *uuid, Some(owner)),
+        A::RemoveOwner { uuid, .. } => domain::look_owner(c, *uuid, None),
         A::RenameDomain { uuid, name, .. } => domain::look_rename(c, *uuid, name),
         A::ChangeLive { uuid, change, .. } => domain::look_change(c, *uuid, change),
         A::SetAutostart { uuid, autostart, .. } => domain::look_autostart(c, *uuid, *autostart),
@@ -152,7 +154,8 @@ fn act_on(c: &Connect, action: &MachineAction, ticket: &Ticket) -> Result<(), Fa
         A::DeleteVolume { pool, volume, .. } => volume::delete(c, pool, volume),
         A::DefineDomain { name, xml, .. } => domain::define(c, name, xml),
         A::UpdateDomain { uuid, edits, expect, .. } => domain::update(c, *uuid, edits, expect),
-        A::SetOwner { uuid, owner, .. } => domain::set_owner(c, *uuid, owner),
+        A::SetOwner { uuid, owner, .. } => domain::set_owner(c, *uuid, Some(owner)),
+        A::RemoveOwner { uuid, .. } => domain::set_owner(c, *uuid, None),
         A::RenameDomain { uuid, name, .. } => domain::rename(c, *uuid, name),
         A::ChangeLive { uuid, change, .. } => domain::change(c, *uuid, change, ticket.until, &is_cancelled),
         A::SetAutostart { uuid, autostart, .. } => domain::set_autostart(c, *uuid, *autostart),

@@ -1,17 +1,16 @@
 //! Definitions of domains: made, changed, marked, renamed, removed; and changes to a running domain.
 
 use super::error::{During, Fault};
-use super::{edits, observe, owner, xml};
+use super::{observe, xml};
 use crate::action::{DomainXmlEdit, LiveChange};
+use crate::domain_xml::{self, Element, digest};
 use crate::observed::{DomainState, OWNER_NAMESPACE, OWNER_PREFIX, OwnerMark};
 use crate::provider::Look;
-use sha2::{Digest, Sha256};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 use virt::connect::Connect;
 use virt::domain::Domain;
 use virt_sys as sys;
-use xmltree::Element;
 
 /// The domain of a UUID, if there is one.
 pub(super) fn find(connect: &Connect, uuid: Uuid) -> Result<Option<Domain>, Fault> {
@@ -69,17 +68,12 @@ pub(super) fn word(state: &DomainState) -> String {
     format!("{run} ({})", state.reason)
 }
 
-/// The digest of a definition that `UpdateDomain.expect` is compared with: SHA-256, in hexadecimal.
-pub(super) fn digest(definition: &str) -> String {
-    Sha256::digest(definition.as_bytes()).iter().map(|b| format!("{b:02x}")).collect()
-}
-
 pub(super) fn look_define(connect: &Connect, name: &str, uuid: Uuid, definition: &str) -> Result<Look, Fault> {
     if let Some((_, there)) = find_with_state(connect, uuid)? {
         if there.is_in_migration() {
             return Ok(Look::Refused { reason: format!("`{}` is being migrated ({})", there.name, word(&there)) });
         }
-        let wanted = owner::read(&xml::parse(definition, "read the definition")?);
+        let wanted = domain_xml::owner_of(&xml::parse(definition, "read the definition")?);
         // Defined by an earlier run that ended before it could say so: the same machine, by name, UUID and mark.
         if there.name == name && there.persistent && wanted.is_some() && there.owner == wanted {
             return Ok(Look::AlreadyDone);
@@ -108,6 +102,12 @@ pub(super) fn define(connect: &Connect, name: &str, definition: &str) -> Result<
     }
 }
 
+/// Whether a definition is the one that a plan was made from. A transient domain has none, and the plan says so with an
+/// empty digest.
+fn is_expected(state: &DomainState, expect: &str) -> bool {
+    state.persistent_xml.as_deref().map(digest).unwrap_or_default() == expect
+}
+
 pub(super) fn look_update(
     connect: &Connect,
     uuid: Uuid,
@@ -115,30 +115,28 @@ pub(super) fn look_update(
     expect: &str,
 ) -> Result<Look, Fault> {
     look(connect, uuid, |_, state| {
-        let Some(definition) = &state.persistent_xml else {
-            return Ok(Look::Refused { reason: format!("`{}` has no persistent definition", state.name) });
-        };
-        if digest(definition) == expect {
-            return Ok(Look::Ready);
-        }
-        // Changed by an earlier run that ended before it could say so: the edits have nothing left to do.
-        if edits::apply(definition, changes).is_ok_and(|edited| edits::same(definition, &edited)) {
-            return Ok(Look::AlreadyDone);
-        }
-        Ok(Look::Refused { reason: format!("the definition of `{}` has changed since the plan was made", state.name) })
+        Ok(match &state.persistent_xml {
+            _ if is_expected(state, expect) => Look::Ready,
+            // Changed by an earlier run that ended before it could say so: the edits have nothing left to do.
+            Some(definition) if changes_nothing(definition, changes) => Look::AlreadyDone,
+            _ => Look::Refused { reason: changed_since(state) },
+        })
     })
+}
+
+fn changed_since(state: &DomainState) -> String {
+    format!("the definition of `{}` has changed since the plan was made", state.name)
 }
 
 pub(super) fn update(connect: &Connect, uuid: Uuid, changes: &[DomainXmlEdit], expect: &str) -> Result<(), Fault> {
     let (domain, state) = get(connect, uuid)?;
-    if state.persistent_xml.as_deref().map(digest).as_deref() != Some(expect) {
-        let why = format!("the definition of `{}` has changed since the plan was made", state.name);
-        return Err(Fault::refused(why, "the next plan takes the change into account"));
+    if !is_expected(&state, expect) {
+        return Err(Fault::refused(changed_since(&state), "the next plan takes the change into account"));
     }
     let what = format!("read the definition of `{}`", state.name);
     // With its secrets (display passwords): they must survive the change. This text goes back to libvirt and nowhere else.
     let whole = domain.xml_desc(sys::VIR_DOMAIN_XML_SECURE | sys::VIR_DOMAIN_XML_INACTIVE).during(what)?;
-    let edited = edits::apply(&whole, changes).map_err(|e| {
+    let edited = domain_xml::apply(&whole, changes).map_err(|e| {
         Fault::refused(
             format!("the changes do not fit the definition of `{}`: {e}", state.name),
             "correct `xmlPatches`",
@@ -156,39 +154,63 @@ pub(super) fn is_updated(
     expect: &str,
 ) -> Result<bool, Fault> {
     let (_, state) = get(connect, uuid)?;
-    let definition = state.persistent_xml.unwrap_or_default();
-    Ok(digest(&definition) != expect
-        || edits::apply(&definition, changes).is_ok_and(|edited| edits::same(&definition, &edited)))
+    Ok(state
+        .persistent_xml
+        .as_deref()
+        .is_some_and(|definition| !is_expected(&state, expect) || changes_nothing(definition, changes)))
 }
 
-pub(super) fn look_owner(connect: &Connect, uuid: Uuid, mark: &OwnerMark) -> Result<Look, Fault> {
+/// Whether edits have nothing left to do on a definition.
+fn changes_nothing(definition: &str, changes: &[DomainXmlEdit]) -> bool {
+    let edited = domain_xml::apply(definition, changes).ok().and_then(|e| domain_xml::parse(&e).ok());
+    edited.is_some() && edited == domain_xml::parse(definition).ok()
+}
+
+pub(super) fn look_owner(connect: &Connect, uuid: Uuid, mark: Option<&OwnerMark>) -> Result<Look, Fault> {
     look(connect, uuid, |_, state| Ok(if is_marked(state, mark)? { Look::AlreadyDone } else { Look::Ready }))
 }
 
-/// Whether every definition of the domain, live and persistent, has the mark.
-fn is_marked(state: &DomainState, mark: &OwnerMark) -> Result<bool, Fault> {
+/// Whether every definition of the domain, live and persistent, has this mark, or none.
+fn is_marked(state: &DomainState, mark: Option<&OwnerMark>) -> Result<bool, Fault> {
     for text in state.live_xml.iter().chain(&state.persistent_xml) {
         let definition = xml::parse(text, &format!("read the definition of `{}`", state.name))?;
-        if owner::read(&definition).as_ref() != Some(mark) {
+        if domain_xml::owner_of(&definition).as_ref() != mark {
             return Ok(false);
         }
     }
     Ok(true)
 }
 
-pub(super) fn set_owner(connect: &Connect, uuid: Uuid, mark: &OwnerMark) -> Result<(), Fault> {
+/// Writes the mark into every definition of the domain, or takes it out.
+pub(super) fn set_owner(connect: &Connect, uuid: Uuid, mark: Option<&OwnerMark>) -> Result<(), Fault> {
     let (domain, state) = get(connect, uuid)?;
     let kind = i32::try_from(sys::VIR_DOMAIN_METADATA_ELEMENT).unwrap_or(2);
+    let element = mark.map(owner_metadata);
     domain
         .set_metadata(
             kind,
-            Some(&owner::element(mark)),
+            element.as_deref(),
             Some(OWNER_PREFIX),
             Some(OWNER_NAMESPACE),
             affected(state.is_active(), state.persistent),
         )
         .during(format!("write the owner into `{}`", state.name))
         .map(drop)
+}
+
+/// The mark as `virDomainSetMetadata` takes it: without prefix and declaration, which libvirt itself adds to the element
+/// and everything in it; it refuses an element that has the declaration already.
+fn owner_metadata(mark: &OwnerMark) -> String {
+    fn bare(element: &mut Element) {
+        if let Some((_, local)) = element.name.split_once(':') {
+            element.name = local.to_owned();
+        }
+        element.attributes.retain(|(name, _)| !name.starts_with("xmlns"));
+        element.elements_mut().for_each(bare);
+    }
+    let mut element = domain_xml::owner_element(mark);
+    bare(&mut element);
+    element.to_xml()
 }
 
 /// `VIR_DOMAIN_AFFECT_*`: both definitions, where there are both.
@@ -265,8 +287,7 @@ pub(super) fn undefine(connect: &Connect, uuid: Uuid, nvram: bool) -> Result<(),
         flags |= sys::VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA;
     }
     let definition = xml::parse(state.persistent_xml.as_deref().unwrap_or("<domain/>"), "read the definition")?;
-    let has_nvram = xml::at(&definition, &["os", "nvram"]).is_some()
-        || xml::attribute_at(&definition, &["os"], "firmware") == Some("efi");
+    let has_nvram = definition.get("os/nvram").is_some() || definition.attribute_at("os", "firmware") == Some("efi");
     if has_nvram {
         flags |= if nvram { sys::VIR_DOMAIN_UNDEFINE_NVRAM } else { sys::VIR_DOMAIN_UNDEFINE_KEEP_NVRAM };
     }
@@ -307,7 +328,7 @@ pub(super) fn is_changed(domain: &Domain, state: &DomainState, change: &LiveChan
         }
         LiveChange::Memory { kib } => {
             let live = xml::parse(state.live_xml.as_deref().unwrap_or("<domain/>"), "read the live definition")?;
-            xml::text_at(&live, &["currentMemory"]).and_then(|t| t.parse().ok()) == Some(*kib)
+            xml::text_at(&live, "currentMemory").and_then(|t| t.parse().ok()) == Some(*kib)
         }
         LiveChange::Attach { xml: device } => twin(state, &xml::parse(device, "read the device")?)?.is_some(),
         LiveChange::Detach { xml: device } => twin(state, &xml::parse(device, "read the device")?)?.is_none(),
@@ -320,12 +341,12 @@ pub(super) fn is_changed(domain: &Domain, state: &DomainState, change: &LiveChan
 fn twin(state: &DomainState, device: &Element) -> Result<Option<Element>, Fault> {
     let live = xml::parse(state.live_xml.as_deref().unwrap_or("<domain/>"), "read the live definition")?;
     let key = |e: &Element| match e.name.as_str() {
-        "disk" => xml::attribute_at(e, &["target"], "dev").map(str::to_lowercase),
-        "interface" => xml::attribute_at(e, &["mac"], "address").map(str::to_lowercase),
+        "disk" => e.attribute_at("target", "dev").map(str::to_lowercase),
+        "interface" => e.attribute_at("mac", "address").map(str::to_lowercase),
         _ => None,
     };
     let wanted = key(device);
-    Ok(xml::at(&live, &["devices"]).into_iter().flat_map(|d| xml::children(d, &device.name)).find_map(|there| {
+    Ok(xml::below(&live, "devices", &device.name).find_map(|there| {
         let same_place = match &wanted {
             Some(wanted) => key(there).as_ref() == Some(wanted),
             None => is_within(device, there),
@@ -336,7 +357,7 @@ fn twin(state: &DomainState, device: &Element) -> Result<Option<Element>, Fault>
 
 /// Whether the device that is there has the source that was asked for.
 fn same_device(wanted: &Element, there: &Element) -> bool {
-    match (xml::at(wanted, &["source"]), xml::at(there, &["source"])) {
+    match (wanted.get("source"), there.get("source")) {
         (Some(wanted), Some(there)) => is_within(wanted, there),
         (None, _) => true,
         (Some(_), None) => false,
@@ -346,15 +367,9 @@ fn same_device(wanted: &Element, there: &Element) -> bool {
 /// Whether everything that one element says stands in the other, too.
 fn is_within(small: &Element, large: &Element) -> bool {
     small.name == large.name
-        && small.attributes.iter().all(|(k, v)| large.attributes.get(k) == Some(v))
-        && small
-            .get_text()
-            .is_none_or(|t| t.trim().is_empty() || large.get_text().is_some_and(|u| u.trim() == t.trim()))
-        && small
-            .children
-            .iter()
-            .filter_map(xmltree::XMLNode::as_element)
-            .all(|c| xml::children(large, &c.name).any(|d| is_within(c, d)))
+        && small.attributes.iter().all(|(k, v)| large.attribute(k) == Some(v))
+        && (small.text().is_empty() || small.text() == large.text())
+        && small.elements().all(|c| large.all(&c.name).any(|d| is_within(c, d)))
 }
 
 /// Changes a running domain. Unplugging and ballooning end in the guest, some time after the call: they are waited for.
@@ -438,7 +453,7 @@ mod tests {
             managed_save: false,
             snapshots: 0,
         };
-        let device = |t: &str| Element::parse(t.as_bytes()).unwrap();
+        let device = |t: &str| domain_xml::parse(t).unwrap();
         let disk = device("<disk type='file'><source file='/a'/><target dev='vdb'/></disk>");
         assert!(same_device(&disk, &twin(&state, &disk).unwrap().unwrap()));
         let other = device("<disk type='file'><source file='/b'/><target dev='vdb'/></disk>");
@@ -449,10 +464,5 @@ mod tests {
         assert!(twin(&state, &device("<rng><backend>/dev/random</backend></rng>")).unwrap().is_none());
         state.live_xml = None;
         assert!(twin(&state, &disk).unwrap().is_none());
-    }
-
-    #[test]
-    fn the_digest_is_sha_256_in_hexadecimal() {
-        assert_eq!(digest(""), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
     }
 }

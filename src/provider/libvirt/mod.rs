@@ -11,12 +11,10 @@
 mod act;
 mod connect;
 mod domain;
-mod edits;
 mod error;
 mod ffi;
 mod migrate;
 mod observe;
-mod owner;
 mod pool;
 mod power;
 mod volume;

@@ -2,10 +2,10 @@
 
 use super::error::{During, Fault};
 use super::{volume, xml};
+use crate::domain_xml::Element;
 use crate::provider::Look;
 use virt::connect::Connect;
 use virt::storage_pool::StoragePool;
-use xmltree::Element;
 
 /// The pool of a name, if there is one.
 pub(super) fn find(connect: &Connect, name: &str) -> Result<Option<StoragePool>, Fault> {
@@ -24,15 +24,15 @@ pub(super) fn description(pool: &StoragePool, name: &str) -> Result<Element, Fau
 
 /// What tells one pool from another of the same name: type, source and target.
 fn identity(definition: &Element) -> (Option<String>, Option<String>, Option<String>) {
-    let source = xml::at(definition, &["source"]);
+    let source = definition.get("source");
     let place = source.map(|s| {
-        let part = |path: &[&str], name| xml::attribute_at(s, path, name).unwrap_or_default().to_owned();
-        let devices: Vec<_> = xml::children(s, "device").filter_map(|d| d.attributes.get("path").cloned()).collect();
-        let name = xml::text_at(s, &["name"]).unwrap_or_default();
-        format!("{}|{}|{}|{name}", part(&["host"], "name"), part(&["dir"], "path"), devices.join(","))
+        let part = |path, name| s.attribute_at(path, name).unwrap_or_default().to_owned();
+        let devices: Vec<_> = s.all("device").filter_map(|d| d.attribute("path")).collect();
+        let name = xml::text_at(s, "name").unwrap_or_default();
+        format!("{}|{}|{}|{name}", part("host", "name"), part("dir", "path"), devices.join(","))
     });
     let place = place.filter(|p| p.chars().any(|c| c != '|'));
-    (definition.attributes.get("type").cloned(), place, xml::text_at(definition, &["target", "path"]))
+    (definition.attribute("type").map(str::to_owned), place, xml::text_at(definition, "target/path"))
 }
 
 /// A logical pool's source name and some targets are filled in by libvirt: what was not asked for is not compared.
@@ -69,7 +69,7 @@ pub(super) fn define(connect: &Connect, name: &str, definition: &str, autostart:
 /// destroy what is on a device.
 fn build(pool: &StoragePool, name: &str) -> Result<(), Fault> {
     let definition = description(pool, name)?;
-    let makes_a_folder = matches!(definition.attributes.get("type").map(String::as_str), Some("dir" | "fs" | "netfs"));
+    let makes_a_folder = matches!(definition.attribute("type"), Some("dir" | "fs" | "netfs"));
     if !makes_a_folder || pool.is_active().during(format!("read pool `{name}`"))? {
         return Ok(());
     }
@@ -109,7 +109,7 @@ pub(super) fn set_autostart(connect: &Connect, name: &str, autostart: bool) -> R
 
 pub(super) fn look_undefine(connect: &Connect, name: &str) -> Result<Look, Fault> {
     let Some(pool) = find(connect, name)? else { return Ok(Look::AlreadyDone) };
-    let target = xml::text_at(&description(&pool, name)?, &["target", "path"]);
+    let target = xml::text_at(&description(&pool, name)?, "target/path");
     let users = volume::users(connect, |disk| {
         disk.pool.as_deref() == Some(name)
             || target.as_ref().is_some_and(|t| {
@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn a_pool_fits_when_what_was_asked_for_is_there() {
-        let parse = |t: &str| Element::parse(t.as_bytes()).unwrap();
+        let parse = |t: &str| crate::domain_xml::parse(t).unwrap();
         let wanted = parse(
             "<pool type='netfs'><name>p</name><source><host name='n'/><dir path='/x'/></source><target><path>/t</path></target></pool>",
         );

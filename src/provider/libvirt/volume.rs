@@ -6,6 +6,7 @@ use super::connect::{Host, Session};
 use super::error::{During, Fault};
 use super::{ffi, observe, pool, xml};
 use crate::action::{ImageSource, MigratedVolume};
+use crate::domain_xml::Element;
 use crate::observed::{Progress, VolumeState};
 use crate::provider::Look;
 use sha2::{Digest, Sha256};
@@ -17,7 +18,6 @@ use virt::storage_pool::StoragePool;
 use virt::storage_vol::StorageVol;
 use virt::stream::Stream;
 use virt_sys as sys;
-use xmltree::Element;
 
 /// What a volume must be.
 pub(super) struct Wanted<'a> {
@@ -162,7 +162,7 @@ fn at_least(capacity: u64, image: &VolumeState, name: &str) -> Result<(), Fault>
 
 /// Whether volumes are files. On the others (LVM) an allocation of nothing would mean a thin volume.
 fn is_made_of_files(pool: &Element) -> bool {
-    matches!(pool.attributes.get("type").map(String::as_str), Some("dir" | "fs" | "netfs" | "gluster" | "vstorage"))
+    matches!(pool.attribute("type"), Some("dir" | "fs" | "netfs" | "gluster" | "vstorage"))
 }
 
 /// The XML of a volume to be made.
@@ -173,17 +173,19 @@ pub(super) fn definition(
     sparse: bool,
     backing: Option<(&str, &str)>,
 ) -> String {
-    let kind = |format| xml::with(Element::new("format"), "type", format);
-    let mut parts =
-        vec![xml::leaf("name", name), xml::with(xml::leaf("capacity", capacity.to_string()), "unit", "bytes")];
+    let kind = |format: &str| Element::new("format").with("type", format);
+    let bytes = |name: &str, n: u64| Element::new(name).with("unit", "bytes").text_of(n.to_string());
+    let mut volume =
+        Element::new("volume").child(Element::new("name").text_of(name)).child(bytes("capacity", capacity));
     if sparse {
-        parts.push(xml::with(xml::leaf("allocation", "0"), "unit", "bytes"));
+        volume = volume.child(bytes("allocation", 0));
     }
-    parts.push(xml::branch("target", vec![kind(format)]));
+    volume = volume.child(Element::new("target").child(kind(format)));
     if let Some((path, format)) = backing {
-        parts.push(xml::branch("backingStore", vec![xml::leaf("path", path), kind(format)]));
+        let path = Element::new("path").text_of(path);
+        volume = volume.child(Element::new("backingStore").child(path).child(kind(format)));
     }
-    xml::text(&xml::branch("volume", parts))
+    volume.to_xml()
 }
 
 /// Does something with an image. One with a folder in front (`base/debian-12.qcow2`) is found through the pool at that
@@ -207,7 +209,7 @@ fn with_image<T>(
         return Err(Fault::refused(format!("`{folder}` is not a folder inside the pool"), "name one without `..`"));
     }
     let outer = active_pool(connect, &source.pool)?;
-    let target = xml::text_at(&pool::description(&outer, &source.pool)?, &["target", "path"]).ok_or_else(missing)?;
+    let target = xml::text_at(&pool::description(&outer, &source.pool)?, "target/path").ok_or_else(missing)?;
     let path = format!("{}/{folder}", target.trim_end_matches('/'));
     let digest: String = Sha256::digest(path.as_bytes()).iter().take(6).map(|b| format!("{b:02x}")).collect();
     let own_name = format!("drover-images-{digest}");
@@ -236,12 +238,11 @@ fn pool_at(connect: &Connect, path: &str, own_name: &str) -> Result<StoragePool,
         Err(fault) if fault.is_absent() || fault.is_unsupported() => {}
         Err(fault) => return Err(fault),
     }
-    let definition = xml::with(
-        xml::branch("pool", vec![xml::leaf("name", own_name), xml::branch("target", vec![xml::leaf("path", path)])]),
-        "type",
-        "dir",
-    );
-    match connect.create_storage_pool_xml(&xml::text(&definition), 0).during(&what) {
+    let definition = Element::new("pool")
+        .with("type", "dir")
+        .child(Element::new("name").text_of(own_name))
+        .child(Element::new("target").child(Element::new("path").text_of(path)));
+    match connect.create_storage_pool_xml(&definition.to_xml(), 0).during(&what) {
         Ok(pool) => Ok(pool),
         // Another call made it first.
         Err(_) if pool::find(connect, own_name)?.is_some() => {
@@ -352,20 +353,20 @@ impl DiskSource {
     /// Every source in a domain's definition: disks, with the images below them where libvirt lists those.
     pub(super) fn of(domain: &Element) -> Vec<Self> {
         fn collect(element: &Element, into: &mut Vec<DiskSource>) {
-            for source in xml::children(element, "source") {
-                let get = |name: &str| source.attributes.get(name).cloned();
+            for source in element.all("source") {
+                let get = |name: &str| source.attribute(name).map(str::to_owned);
                 into.push(DiskSource {
                     path: get("file").or_else(|| get("dev")),
                     pool: get("pool"),
                     volume: get("volume"),
                 });
             }
-            for below in xml::children(element, "backingStore").chain(xml::children(element, "mirror")) {
+            for below in element.all("backingStore").chain(element.all("mirror")) {
                 collect(below, into);
             }
         }
         let mut sources = Vec::new();
-        for disk in xml::at(domain, &["devices"]).into_iter().flat_map(|d| xml::children(d, "disk")) {
+        for disk in xml::below(domain, "devices", "disk") {
             collect(disk, &mut sources);
         }
         sources
@@ -507,21 +508,20 @@ mod tests {
     #[test]
     fn names_with_markup_in_them_stay_names() {
         let text = definition("a<b>&\"", 1 << 30, "qcow2", true, Some(("/base<", "raw")));
-        let e = Element::parse(text.as_bytes()).unwrap();
-        assert_eq!(xml::text_at(&e, &["name"]).unwrap(), "a<b>&\"");
-        assert_eq!(xml::text_at(&e, &["capacity"]).unwrap(), "1073741824");
-        assert_eq!(xml::text_at(&e, &["backingStore", "path"]).unwrap(), "/base<");
-        assert_eq!(xml::attribute_at(&e, &["backingStore", "format"], "type"), Some("raw"));
+        let e = crate::domain_xml::parse(&text).unwrap();
+        assert_eq!(xml::text_at(&e, "name").unwrap(), "a<b>&\"");
+        assert_eq!(xml::text_at(&e, "capacity").unwrap(), "1073741824");
+        assert_eq!(xml::text_at(&e, "backingStore/path").unwrap(), "/base<");
+        assert_eq!(e.attribute_at("backingStore/format", "type"), Some("raw"));
     }
 
     #[test]
     fn a_disk_is_known_by_path_by_volume_and_as_a_backing_image() {
-        let domain = Element::parse(
+        let domain = crate::domain_xml::parse(
             "<domain><devices>
                <disk type='file'><source file='/p/a'/><backingStore type='file'><source file='/p/base'/></backingStore></disk>
                <disk type='volume'><source pool='images' volume='b'/></disk>
-               <disk type='block'><source dev='/dev/vg/c'/></disk></devices></domain>"
-                .as_bytes(),
+               <disk type='block'><source dev='/dev/vg/c'/></disk></devices></domain>",
         )
         .unwrap();
         let sources = DiskSource::of(&domain);

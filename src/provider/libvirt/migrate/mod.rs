@@ -388,7 +388,7 @@ async fn clean(from: &Host, to: &Host, m: &Migration, before: Option<&DomainStat
             domain::set_autostart(c, uuid, autostart)?;
         }
         match owner {
-            Some(owner) if there.owner.as_ref() != Some(&owner) => domain::set_owner(c, uuid, &owner),
+            Some(owner) if there.owner.as_ref() != Some(&owner) => domain::set_owner(c, uuid, Some(&owner)),
             _ => Ok(()),
         }
     })
