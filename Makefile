@@ -27,8 +27,7 @@ check: ## formatting and lints
 
 .PHONY: test
 test: setup ## everything: unit tests, integration tests, the lab
-	$(CARGO) test --all-targets
-	$(CARGO) test --doc
+	$(CARGO) test
 
 .PHONY: test-core
 test-core: ## the ground floor's unit tests: no async, no libvirt, no lab

@@ -1,1 +1,4 @@
 //! Where manifests come from: a folder, standard input, or a Git repository that is never checked out.
+
+pub mod folder;
+pub mod stdin;
