@@ -12,7 +12,7 @@ use crate::plan::{Context, Drafts};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The API version that every manifest carries.
 pub const API_VERSION: &str = "drover/v1alpha1";
@@ -34,6 +34,9 @@ pub trait Spec: Serialize + DeserializeOwned + JsonSchema + Sized + 'static {
 
     /// Compares what is wanted with what is there, and drafts the steps that make it so.
     fn draft(_manifest: &Manifest<Self>, _ctx: &Context<'_>, _out: &mut Drafts) {}
+
+    /// Drafts what becomes of things of this kind that Drover owns and that have no manifest.
+    fn sweep(_ctx: &Context<'_>, _out: &mut Drafts) {}
 }
 
 macro_rules! kinds {
@@ -61,9 +64,23 @@ macro_rules! kinds {
                 $(for m in self.$field.values() { <$spec as Spec>::check(m, self, findings); })+
             }
 
-            /// Runs every kind's drafting.
+            /// Runs every kind's drafting, and then what becomes of things without a manifest.
             pub fn draft(&self, ctx: &Context<'_>, out: &mut Drafts) {
                 $(for m in self.$field.values() { <$spec as Spec>::draft(m, ctx, out); })+
+                $(<$spec as Spec>::sweep(ctx, out);)+
+            }
+
+            /// Identities whose manifests differ from those of an older revision, or are new. Where a manifest stands does
+            /// not count.
+            pub fn changed_since(&self, old: &Resources) -> BTreeSet<ResourceId> {
+                let mut changed = BTreeSet::new();
+                $(for (name, m) in &self.$field {
+                    let same = old.$field.get(name).is_some_and(|o| o.metadata == m.metadata && o.spec == m.spec);
+                    if !same {
+                        changed.insert(m.id());
+                    }
+                })+
+                changed
             }
 
             /// Decodes a validated document of the named kind and adds it. `Ok(false)`: no such kind. An error is

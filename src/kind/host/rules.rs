@@ -4,6 +4,7 @@ use super::HostSpec;
 use crate::finding::{Code, Finding};
 use crate::kind::{Resources, Spec};
 use crate::model::{KindName, Manifest};
+use crate::plan::{Context, Drafts};
 
 impl Spec for HostSpec {
     const KIND: KindName = KindName::new("Host");
@@ -37,6 +38,10 @@ impl Spec for HostSpec {
                     .hint("write the first and the last port: `49152-49215`"),
             );
         }
+    }
+
+    fn draft(manifest: &Manifest<Self>, ctx: &Context<'_>, out: &mut Drafts) {
+        super::plan::draft(manifest, ctx, out);
     }
 }
 
