@@ -1,1 +1,6 @@
 //! Where manifests come from: a folder, standard input, or a Git repository that is never checked out.
+
+pub mod git;
+mod secret;
+
+pub use secret::{SecretError, SecretSource};
