@@ -33,6 +33,12 @@ pub fn write(out: &mut dyn Write, plan: &Plan, options: Options) -> io::Result<(
     out.flush()
 }
 
+/// Writes findings as a plan shows them.
+pub fn findings(out: &mut dyn Write, findings: &[Finding], paint: Paint) -> io::Result<()> {
+    let writer = Writer { paint, full: false };
+    findings.iter().try_for_each(|f| writer.finding(out, f))
+}
+
 struct Writer {
     paint: Paint,
     full: bool,
