@@ -1,11 +1,18 @@
 //! Domain XML as a tree: reading, selecting, editing, comparing, writing. Pure; used by the VirtualMachine kind, the
 //! simulator and the libvirt provider alike.
 
+mod apply;
 mod edit;
 mod facts;
+mod owner;
+mod select;
+mod tree;
 
+pub(crate) use apply::apply_one;
+pub use apply::{apply, digest};
 pub use edit::{Edit, EditError};
-pub fn digest(_x: &str) -> String {
-    String::new()
-}
 pub use facts::{LocalDisk, disk_target, immovable_devices, local_disks, machine_type, memory_bytes, networks};
+pub(crate) use owner::owner_index;
+pub use owner::{owner_element, owner_of, owner_xml, parse_owner};
+pub(crate) use select::literal;
+pub use tree::{BYTES_MAX, DEPTH_MAX, ELEMENTS_MAX, Element, Node, XmlError, parse};
