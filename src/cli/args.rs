@@ -22,8 +22,10 @@ Exit codes:
 #[command(name = "drover", version, after_help = AFTER_HELP, arg_required_else_help = true)]
 #[command(propagate_version = true, disable_help_subcommand = true, max_term_width = 100)]
 pub struct Cli {
+    /// What every command takes.
     #[command(flatten)]
     pub global: Global,
+    /// What to do.
     #[command(subcommand)]
     pub command: Command,
 }
@@ -32,16 +34,16 @@ pub struct Cli {
 #[derive(Clone, Debug, Args)]
 pub struct Global {
     /// When to use colour and progress bars; NO_COLOR in the environment turns `auto` off.
-    #[arg(long, global = true, value_enum, default_value_t = When::Auto, value_name = "WHEN", env = "DROVER_COLOR")]
+    #[arg(help_heading = "Global options", long, global = true, value_enum, default_value_t = When::Auto, value_name = "WHEN", env = "DROVER_COLOR")]
     pub color: When,
     /// How the log on standard error is written.
-    #[arg(long, global = true, value_enum, value_name = "FORMAT")]
+    #[arg(help_heading = "Global options", long, global = true, value_enum, value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
     /// Log more: -v for decisions, -vv for what is said to other systems.
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(help_heading = "Global options", short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
     /// The operator's configuration file (TOML). Its settings can also be given as DROVER_… in the environment.
-    #[arg(long, global = true, value_name = "FILE", env = "DROVER_CONFIG", value_hint = ValueHint::FilePath)]
+    #[arg(help_heading = "Global options", long, global = true, value_name = "FILE", env = "DROVER_CONFIG", value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,
 }
 
@@ -196,7 +198,7 @@ pub struct ApplyArgs {
 }
 
 /// `drover daemon`
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct DaemonArgs {
     /// The repository: a path, or a file://, ssh:// or https:// URL.
     #[arg(long, value_name = "URL")]
@@ -252,7 +254,13 @@ pub enum ObservedFormat {
 #[derive(Clone, Debug, Args)]
 pub struct ServerArgs {
     /// The daemon's address.
-    #[arg(long, value_name = "URL", env = "DROVER_SERVER", default_value = "http://127.0.0.1:9470", conflicts_with = "state")]
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "DROVER_SERVER",
+        default_value = "http://127.0.0.1:9470",
+        conflicts_with = "state"
+    )]
     pub server: String,
     /// Read a daemon's state folder instead of asking the daemon.
     #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath)]
@@ -327,4 +335,3 @@ fn seconds() -> ValueParser {
         _ => Err("give seconds, more than 0 and at most 3600"),
     })
 }
-

@@ -69,9 +69,8 @@ fn check_version(path: &Path, found: Option<&serde_json::Value>, known: &str, hi
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, CliError> {
-    let failed = |error: std::io::Error| {
-        CliError::failed(format!("`{}` could not be read", path.display())).caused_by(error)
-    };
+    let failed =
+        |error: std::io::Error| CliError::failed(format!("`{}` could not be read", path.display())).caused_by(error);
     let mut text = Vec::new();
     let n = File::open(path).and_then(|f| f.take(MOST + 1).read_to_end(&mut text)).map_err(failed)?;
     if n as u64 > MOST {
@@ -82,3 +81,15 @@ fn read(path: &Path) -> Result<Vec<u8>, CliError> {
 
 /// The engine, for commands that talk to hosts.
 pub struct Engine {}
+
+impl Engine {
+    /// To read hosts.
+    pub fn for_reading(_config: &crate::config::Config) -> Result<Self, CliError> {
+        Err(CliError::failed("reading hosts comes with the engine").hint("give --observed FILE"))
+    }
+
+    /// Reads every host.
+    pub fn observe(&self, _desired: &Desired) -> Result<Observed, CliError> {
+        Err(CliError::failed("reading hosts comes with the engine"))
+    }
+}

@@ -60,9 +60,14 @@ fn explain(kind: &str, document: &Value, path: &str) -> Result<String, CliError>
     for (label, value) in schema.facts(&node) {
         let _ = writeln!(text, "\n{label}:\n    {value}");
     }
+    // Of a whole kind, `spec` is what differs from the other kinds.
+    let (node, heading) = match schema.child(&node, "spec") {
+        Some(spec) if steps.is_empty() => (spec, "FIELDS of spec"),
+        _ => (node, "FIELDS"),
+    };
     let fields = schema.names(&node);
     if !fields.is_empty() {
-        let _ = writeln!(text, "\nFIELDS:");
+        let _ = writeln!(text, "\n{heading}:");
         for name in fields {
             let Some(field) = schema.child(&node, &name) else { continue };
             let needed = if schema.requires(&node, &name) { ", required" } else { "" };
@@ -160,7 +165,9 @@ impl Schema<'_> {
         };
         match node.get("type") {
             Some(Value::String(t)) => named(t),
-            Some(Value::Array(types)) => types.iter().filter_map(Value::as_str).map(named).collect::<Vec<_>>().join(" or "),
+            Some(Value::Array(types)) => {
+                types.iter().filter_map(Value::as_str).map(named).collect::<Vec<_>>().join(" or ")
+            }
             _ => {
                 let mut types = Vec::new();
                 for key in ["anyOf", "oneOf"] {

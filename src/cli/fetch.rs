@@ -22,13 +22,20 @@ pub fn get(server: &str, path: &str, timeout: Duration) -> Result<Vec<u8>, CliEr
             .caused_by(error)
             .hint("give its address with --server, or its state folder with --state")
     })?;
-    let (status, body) = parse(&answer)
-        .ok_or_else(|| CliError::failed(format!("what answers at {server} does not speak HTTP")))?;
+    let (status, body) =
+        parse(&answer).ok_or_else(|| CliError::failed(format!("what answers at {server} does not speak HTTP")))?;
     if status != 200 {
         let what = String::from_utf8_lossy(body);
         return Err(CliError::failed(format!("the daemon at {server} answered {status} for {path}: {}", what.trim())));
     }
     Ok(body.to_vec())
+}
+
+/// For an answer that cannot be read.
+pub fn not_understood(server: &str, what: &str, error: serde_json::Error) -> CliError {
+    CliError::failed(format!("what {server} answered is not a {what}"))
+        .caused_by(error)
+        .hint("is it a Drover daemon of this version?")
 }
 
 fn ask(host: &str, path: &str, timeout: Duration) -> std::io::Result<Vec<u8>> {

@@ -3,7 +3,6 @@
 use super::exit::CliError;
 use super::output::Output;
 use super::source::Opened;
-use crate::finding::Finding;
 use crate::kind::Desired;
 use crate::load::{self, Limits, Loaded};
 
@@ -11,9 +10,6 @@ use crate::load::{self, Limits, Loaded};
 /// [`super::Exit::Invalid`], and nothing was done.
 pub fn load(opened: &Opened, out: &Output) -> Result<Option<Desired>, CliError> {
     let Loaded { desired, findings } = load::load(opened.tree.as_ref(), opened.revision.clone(), &Limits::default());
-    let shown: Vec<Finding> = findings;
-    if !shown.is_empty() {
-        out.findings(&shown, opened)?;
-    }
+    out.findings(&findings);
     Ok(desired)
 }

@@ -1,13 +1,17 @@
 //! The command line: arguments as typed ([`args`]), what they mean ([`settings`], [`source`]), one file for each command,
 //! and how each ends ([`exit`]). Results go to standard output, everything else to standard error.
 
-pub mod args;
+mod args;
 mod completions;
+mod engine;
 mod exit;
 mod explain;
 mod fetch;
+mod history;
 mod manifests;
 mod output;
+mod plan;
+mod progress;
 mod schema;
 mod settings;
 mod source;
@@ -54,5 +58,10 @@ fn dispatch(cli: &Cli, out: &mut Output) -> Result<Exit, CliError> {
         Command::Schema(args) => schema::run(args, out),
         Command::Explain(args) => explain::run(args, out),
         Command::Completions(args) => completions::run(args, out),
+        Command::Plan(args) => plan::run(args, global, out),
+        Command::History(args) => history::run(args, global, out),
+        Command::Apply(_) | Command::Daemon(_) | Command::Observe(_) | Command::Status(_) => {
+            Err(CliError::failed("this command comes with the engine"))
+        }
     }
 }

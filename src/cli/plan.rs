@@ -54,8 +54,10 @@ fn desired(args: &PlanArgs, config: &Config, out: &Output) -> Result<Option<(Des
 fn valid_base(base: &Opened, out: &Output) -> Result<Desired, CliError> {
     manifests::load(base, out)?.ok_or_else(|| {
         let commit = base.revision.commit.as_deref().unwrap_or("?");
-        CliError::failed(format!("the manifests of the base commit {commit} are not valid, so nothing can be compared with it"))
-            .hint("plan without --base to see everything that would be done")
+        CliError::failed(format!(
+            "the manifests of the base commit {commit} are not valid, so nothing can be compared with it"
+        ))
+        .hint("plan without --base to see everything that would be done")
     })
 }
 

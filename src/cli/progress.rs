@@ -72,8 +72,7 @@ impl Progress {
             (Some(_), Event::Progress { step, progress }) => {
                 if let Some(bar) = state.running.get(step) {
                     let fresh = progress.total > 0 && bar.length().is_none();
-                    if fresh
-                        && let Ok(style) = ProgressStyle::with_template("  {spinner} {msg} [{bar:24}] ({elapsed})")
+                    if fresh && let Ok(style) = ProgressStyle::with_template("  {spinner} {msg} [{bar:24}] ({elapsed})")
                     {
                         bar.set_style(style.progress_chars("=> "));
                     }

@@ -14,11 +14,13 @@ use std::path::Path;
 pub fn run(args: &SchemaArgs, out: &mut Output) -> Result<Exit, CliError> {
     match (&args.kind, &args.write) {
         (_, Some(folder)) => write_all(folder, out)?,
-        (Some(kind), None) => match schema::all().into_iter().find(|(file, _)| file.strip_suffix(".schema.json") == Some(kind)) {
-            // `plan` and `observed` are no kinds, and have schemas.
-            Some((_, document)) => json::write(&mut out.stdout, &document)?,
-            None => json::write(&mut out.stdout, &schema::document_schema(find_kind(kind)?))?,
-        },
+        (Some(kind), None) => {
+            match schema::all().into_iter().find(|(file, _)| file.strip_suffix(".schema.json") == Some(kind)) {
+                // `plan` and `observed` are no kinds, and have schemas.
+                Some((_, document)) => json::write(&mut out.stdout, &document)?,
+                None => json::write(&mut out.stdout, &schema::document_schema(find_kind(kind)?))?,
+            }
+        }
         (None, None) => {
             let mut table = Table::new(&["KIND", "SCHEMA", "SAYS"]);
             for kind in KINDS {

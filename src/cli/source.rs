@@ -101,7 +101,8 @@ impl Scratch {
     fn new() -> Result<Self, CliError> {
         use std::os::unix::fs::DirBuilderExt;
         let failed = |path: &Path, error: std::io::Error| {
-            CliError::failed(format!("no folder for the repository could be made at `{}`", path.display())).caused_by(error)
+            CliError::failed(format!("no folder for the repository could be made at `{}`", path.display()))
+                .caused_by(error)
         };
         let base = std::env::temp_dir();
         for attempt in 0..64u32 {

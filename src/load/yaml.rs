@@ -72,7 +72,10 @@ pub(super) fn decode<'a>(file: &str, bytes: &'a [u8]) -> Result<&'a str, Box<Fin
     }
     let text = std::str::from_utf8(bytes).map_err(|e| {
         let at = e.valid_up_to();
-        Box::new(refuse(at, format!("the byte 0x{:02x} is not part of UTF-8 text", bytes.get(at).copied().unwrap_or(0))))
+        Box::new(refuse(
+            at,
+            format!("the byte 0x{:02x} is not part of UTF-8 text", bytes.get(at).copied().unwrap_or(0)),
+        ))
     })?;
     if let Some(at) = text.bytes().position(|b| (b < 0x20 && !matches!(b, b'\t' | b'\n' | b'\r')) || b == 0x7f) {
         let byte = bytes[at];
@@ -220,7 +223,12 @@ impl<'a> Reader<'a> {
             };
             let at = span.start;
             if doc.findings >= FINDINGS_PER_DOCUMENT {
-                self.say(Code::Limit, at, "the document has too many errors to go on with it".into(), "mend those above first");
+                self.say(
+                    Code::Limit,
+                    at,
+                    "the document has too many errors to go on with it".into(),
+                    "mend those above first",
+                );
                 return Err(Abandon);
             }
             match event {
@@ -307,11 +315,21 @@ impl<'a> Reader<'a> {
     fn properties(&mut self, doc: &mut Builder, at: Marker, anchor: usize, tag: bool) {
         if anchor != 0 {
             doc.findings += 1;
-            self.say(Code::Forbidden, at, "anchors are not used in manifests".into(), "write the value out where it is needed");
+            self.say(
+                Code::Forbidden,
+                at,
+                "anchors are not used in manifests".into(),
+                "write the value out where it is needed",
+            );
         }
         if tag {
             doc.findings += 1;
-            self.say(Code::Forbidden, at, "tags are not used in manifests".into(), "take the `!` word out; put text in quotes");
+            self.say(
+                Code::Forbidden,
+                at,
+                "tags are not used in manifests".into(),
+                "take the `!` word out; put text in quotes",
+            );
         }
     }
 
@@ -322,7 +340,12 @@ impl<'a> Reader<'a> {
             self.say(Code::Forbidden, at, "merge keys are not used in manifests".into(), "write the fields out");
         } else if plain && !matches!(resolve(&text), Plain::Text) {
             doc.findings += 1;
-            self.say(Code::Forbidden, at, format!("the key `{}` is not text", text::shorten(&text)), "put it in quotes");
+            self.say(
+                Code::Forbidden,
+                at,
+                format!("the key `{}` is not text", text::shorten(&text)),
+                "put it in quotes",
+            );
         }
         let (line, column) = (number(at.line()), number(at.col() + 1));
         if let Some(Frame { node: Open::Mapping { key, .. }, pointer }) = doc.stack.last_mut() {
@@ -350,12 +373,22 @@ impl<'a> Reader<'a> {
         doc.nodes += 1;
         if doc.nodes > self.limits.nodes {
             let limit = self.limits.nodes;
-            self.say(Code::Limit, at, format!("the document has more than {limit} values"), "split it into several documents");
+            self.say(
+                Code::Limit,
+                at,
+                format!("the document has more than {limit} values"),
+                "split it into several documents",
+            );
             return Err(Abandon);
         }
         if doc.stack.len() >= self.limits.depth {
             let limit = self.limits.depth;
-            self.say(Code::Limit, at, format!("the document is nested more than {limit} deep"), "no manifest is nested so deeply");
+            self.say(
+                Code::Limit,
+                at,
+                format!("the document is nested more than {limit} deep"),
+                "no manifest is nested so deeply",
+            );
             return Err(Abandon);
         }
         Ok(match doc.stack.last() {
@@ -363,7 +396,9 @@ impl<'a> Reader<'a> {
                 doc.start = (number(at.line()), number(at.col() + 1));
                 Slot { pointer: Pointer::ROOT, key: None }
             }
-            Some(Frame { node: Open::Sequence(items), pointer }) => Slot { pointer: pointer.index(items.len()), key: None },
+            Some(Frame { node: Open::Sequence(items), pointer }) => {
+                Slot { pointer: pointer.index(items.len()), key: None }
+            }
             Some(Frame { node: Open::Mapping { key, .. }, pointer }) => match key {
                 Some(k) => Slot { pointer: pointer.key(&k.text), key: Some((k.line, k.column)) },
                 None => Slot { pointer: *pointer, key: None },
@@ -485,10 +520,13 @@ fn resolve(text: &str) -> Plain {
         Ok(n) => Plain::Value(n.into()),
         Err(_) => Plain::NotExact("does not fit into 64 bits"),
     };
-    if let Some(digits) = text.strip_prefix("0x").filter(|d| !d.is_empty() && d.bytes().all(|b| b.is_ascii_hexdigit())) {
+    if let Some(digits) = text.strip_prefix("0x").filter(|d| !d.is_empty() && d.bytes().all(|b| b.is_ascii_hexdigit()))
+    {
         return based(digits, 16);
     }
-    if let Some(digits) = text.strip_prefix("0o").filter(|d| !d.is_empty() && d.bytes().all(|b| (b'0'..=b'7').contains(&b))) {
+    if let Some(digits) =
+        text.strip_prefix("0o").filter(|d| !d.is_empty() && d.bytes().all(|b| (b'0'..=b'7').contains(&b)))
+    {
         return based(digits, 8);
     }
     if !unsigned.is_empty() && unsigned.bytes().all(|b| b.is_ascii_digit()) {

@@ -36,7 +36,7 @@ pub fn write(out: &mut dyn Write, plan: &Plan, options: Options) -> io::Result<(
 /// Writes findings as a plan shows them.
 pub fn findings(out: &mut dyn Write, findings: &[Finding], paint: Paint) -> io::Result<()> {
     let writer = Writer { paint, full: false };
-    findings.iter().try_for_each(|f| writer.finding(out, f))
+    findings.iter().try_for_each(|f| writer.finding(out, f, ""))
 }
 
 struct Writer {
@@ -177,30 +177,30 @@ impl Writer {
         }
         writeln!(out, "Findings:\n")?;
         for finding in &view.plan.findings {
-            self.finding(out, finding)?;
+            self.finding(out, finding, "  ")?;
         }
         writeln!(out)
     }
 
-    fn finding(&self, out: &mut dyn Write, finding: &Finding) -> io::Result<()> {
+    fn finding(&self, out: &mut dyn Write, finding: &Finding, indent: &str) -> io::Result<()> {
         let label = format!("{}[{}]", finding.severity, finding.code);
         let label = match finding.severity {
             Severity::Error => self.paint.red(&label),
             Severity::Warning => self.paint.yellow(&label),
             Severity::Info => self.paint.cyan(&label),
         };
-        writeln!(out, "  {label}: {}", terminal(&finding.message))?;
+        writeln!(out, "{indent}{label}: {}", terminal(&finding.message))?;
         let mut place: Vec<String> = finding.source.iter().map(|s| terminal(&s.to_string()).into_owned()).collect();
         place.extend(finding.resource.iter().map(|r| terminal(&r.to_string()).into_owned()));
         place.extend(finding.path.iter().map(|p| terminal(p).into_owned()));
         if !place.is_empty() {
-            writeln!(out, "    --> {}", place.join(", "))?;
+            writeln!(out, "{indent}  --> {}", place.join(", "))?;
         }
         for other in &finding.related {
-            writeln!(out, "    see {}", terminal(&other.to_string()))?;
+            writeln!(out, "{indent}  see {}", terminal(&other.to_string()))?;
         }
         match &finding.hint {
-            Some(hint) => writeln!(out, "    = hint: {}", terminal(hint)),
+            Some(hint) => writeln!(out, "{indent}  = hint: {}", terminal(hint)),
             None => Ok(()),
         }
     }

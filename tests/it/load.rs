@@ -13,7 +13,13 @@ fn show(findings: &[Finding]) -> String {
         .iter()
         .map(|f| {
             let at = f.source.as_ref().map(|s| s.to_string()).unwrap_or_default();
-            format!("{} {at} {} [{}]\n    {}\n", f.code, f.message, f.path.as_deref().unwrap_or(""), f.hint.as_deref().unwrap_or(""))
+            format!(
+                "{} {at} {} [{}]\n    {}\n",
+                f.code,
+                f.message,
+                f.path.as_deref().unwrap_or(""),
+                f.hint.as_deref().unwrap_or("")
+            )
         })
         .collect()
 }
