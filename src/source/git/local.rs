@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LocalRepository {
     git_dir: PathBuf,
+    references_dir: PathBuf,
     prefix: String,
 }
 
@@ -40,13 +41,19 @@ pub fn open_local(path: &Path) -> Result<LocalRepository, GitError> {
         }
         None => String::new(),
     };
-    Ok(LocalRepository { git_dir: repository.path().to_owned(), prefix })
+    let (git_dir, references_dir) = (repository.path().to_owned(), repository.commondir().to_owned());
+    Ok(LocalRepository { git_dir, references_dir, prefix })
 }
 
 impl LocalRepository {
     /// The repository's own folder (`.git`, or the bare repository).
     pub fn git_dir(&self) -> &Path {
         &self.git_dir
+    }
+
+    /// The folder that holds the references: the repository's own, or, for a linked work tree, its main repository's.
+    pub fn references_dir(&self) -> &Path {
+        &self.references_dir
     }
 
     /// The folder that was asked for, below the repository's root; empty for the root.
