@@ -193,7 +193,7 @@ pub struct ApplyArgs {
     #[command(flatten)]
     pub adopt: AdoptArgs,
     /// Where the journal is kept, so that a run that was cut off is found again.
-    #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath)]
+    #[arg(long, visible_alias = "state-dir", value_name = "FOLDER", value_hint = ValueHint::DirPath)]
     pub state: Option<PathBuf>,
 }
 
@@ -213,7 +213,7 @@ pub struct DaemonArgs {
     #[arg(long, value_name = "FOLDER")]
     pub path: Option<String>,
     /// Where the mirror and the journal are kept.
-    #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath)]
+    #[arg(long, visible_alias = "state-dir", value_name = "FOLDER", value_hint = ValueHint::DirPath)]
     pub state: Option<PathBuf>,
     /// Address for health, metrics, API and webhook, such as 127.0.0.1:9470, or `off`.
     #[arg(long, value_name = "ADDRESS")]
@@ -263,7 +263,7 @@ pub struct ServerArgs {
     )]
     pub server: String,
     /// Read a daemon's state folder instead of asking the daemon.
-    #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath)]
+    #[arg(long, visible_alias = "state-dir", value_name = "FOLDER", value_hint = ValueHint::DirPath)]
     pub state: Option<PathBuf>,
     /// How long to wait for the daemon's answer.
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds())]
@@ -283,8 +283,9 @@ pub struct StatusArgs {
 /// `drover history`
 #[derive(Debug, Args)]
 pub struct HistoryArgs {
-    #[command(flatten)]
-    pub server: ServerArgs,
+    /// The state folder of a daemon, which may be running, or of `drover apply`.
+    #[arg(long, visible_alias = "state-dir", value_name = "FOLDER", value_hint = ValueHint::DirPath)]
+    pub state: Option<PathBuf>,
     /// How many passes, newest first.
     #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 10)]
     pub limit: usize,

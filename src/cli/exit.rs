@@ -154,7 +154,8 @@ impl From<TreeError> for CliError {
 /// How a plan alone is judged: what could not be read first, because then nothing else is certain; then what is held
 /// back; then changes, if they are asked for.
 pub fn of_plan(plan: &Plan, detailed: bool) -> Exit {
-    let refused = plan.steps.iter().flat_map(|s| &s.blocked_by).any(|b| is_refusal(b.code));
+    let refused = plan.steps.iter().flat_map(|s| &s.blocked_by).any(|b| is_refusal(b.code))
+        || plan.findings.iter().any(|f| f.is_error() && is_refusal(f.code));
     if plan.summary.unknown > 0 || has_unknown_host(plan) {
         Exit::Incomplete
     } else if refused {
@@ -173,11 +174,11 @@ pub fn of_outcomes<'a>(plan: &Plan, outcomes: impl IntoIterator<Item = &'a Outco
 }
 
 fn has_unknown_host(plan: &Plan) -> bool {
-    plan.findings.iter().any(|f| f.code == Code::HostUnknown)
+    plan.findings.iter().any(|f| f.is_error() && f.code == Code::HostUnknown)
         || plan.steps.iter().flat_map(|s| &s.blocked_by).any(|b| b.code == Code::HostUnknown)
 }
 
-/// Blocks that wait for a decision of somebody. Others end by themselves (a window opens, a back-off ends, an operation
+/// Blocks and errors that wait for a decision of somebody. Others end by themselves (a window opens, a back-off ends, an operation
 /// that goes on), or are a matter of reading ([`Exit::Incomplete`]).
 fn is_refusal(code: Code) -> bool {
     code.severity() == crate::finding::Severity::Error && !matches!(code, Code::HostUnknown | Code::BackingOff)

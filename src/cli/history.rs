@@ -1,9 +1,9 @@
-//! `drover history`: the last passes with their steps, from a daemon or from its journal.
+//! `drover history`: the last passes with their steps, from the journal of a daemon or of `drover apply`.
 
-use super::args::{Global, HistoryArgs, RecordFormat, ServerArgs};
+use super::args::{Global, HistoryArgs, RecordFormat};
 use super::exit::{CliError, Exit};
 use super::output::Output;
-use super::{fetch, settings};
+use super::settings;
 use crate::journal::{Journal, Outcome, PassRecord, Sqlite, StepRecord};
 use crate::render::escape::terminal;
 use crate::render::json;
@@ -14,10 +14,7 @@ use std::path::PathBuf;
 
 /// Runs the command.
 pub fn run(args: &HistoryArgs, global: &Global, out: &mut Output) -> Result<Exit, CliError> {
-    let passes = match &args.server.state {
-        Some(state) => from_journal(state, args.limit, global)?,
-        None => from_daemon(&args.server, args.limit)?,
-    };
+    let passes = from_journal(args.state.as_ref(), args.limit, global)?;
     match args.output {
         RecordFormat::Json => json::write(&mut out.stdout, &passes)?,
         RecordFormat::Text if passes.is_empty() => out.note("no pass has changed anything yet"),
@@ -26,14 +23,9 @@ pub fn run(args: &HistoryArgs, global: &Global, out: &mut Output) -> Result<Exit
     Ok(Exit::Done)
 }
 
-fn from_daemon(server: &ServerArgs, limit: usize) -> Result<Vec<PassRecord>, CliError> {
-    let answer = fetch::get(&server.server, &format!("/api/v1/history?limit={limit}"), server.timeout)?;
-    serde_json::from_slice(&answer).map_err(|e| fetch::not_understood(&server.server, "history", e))
-}
-
-/// Reads the journal in a state folder, also beside a running daemon.
-pub fn from_journal(state: &PathBuf, limit: usize, global: &Global) -> Result<Vec<PassRecord>, CliError> {
-    let path = settings::load(global, Some(state))?.journal_file();
+/// Reads the journal in a state folder, the configured one where none is given; also beside a running daemon.
+pub fn from_journal(state: Option<&PathBuf>, limit: usize, global: &Global) -> Result<Vec<PassRecord>, CliError> {
+    let path = settings::load(global, state)?.journal_file();
     if !path.exists() {
         return Err(CliError::failed(format!("there is no journal at `{}`", path.display()))
             .hint("give the folder that `drover daemon` or `drover apply` was given with --state"));

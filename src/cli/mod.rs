@@ -15,6 +15,7 @@ mod progress;
 mod schema;
 mod settings;
 mod source;
+mod status;
 mod validate;
 
 pub use exit::{CliError, Exit};
@@ -60,7 +61,8 @@ fn dispatch(cli: &Cli, out: &mut Output) -> Result<Exit, CliError> {
         Command::Completions(args) => completions::run(args, out),
         Command::Plan(args) => plan::run(args, global, out),
         Command::History(args) => history::run(args, global, out),
-        Command::Apply(_) | Command::Daemon(_) | Command::Observe(_) | Command::Status(_) => {
+        Command::Status(args) => status::run(args, global, out),
+        Command::Apply(_) | Command::Daemon(_) | Command::Observe(_) => {
             Err(CliError::failed("this command comes with the engine"))
         }
     }

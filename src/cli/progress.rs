@@ -176,7 +176,7 @@ fn done(progress: &crate::observed::Progress) -> u64 {
 }
 
 /// `45 % 212 MiB of 470 MiB, 180 MiB/s, pass 2, downtime ~120 ms`; what is not known is left out.
-fn amounts(progress: &crate::observed::Progress) -> String {
+pub fn amounts(progress: &crate::observed::Progress) -> String {
     let mut parts = Vec::new();
     if progress.total > 0 {
         let done = done(progress);

@@ -142,10 +142,10 @@ impl<'a> View<'a> {
             let id = report.id();
             let own: Vec<&StepView<'a>> =
                 by_resource.get(&id).into_iter().flatten().filter_map(|n| steps.get(n - 1)).collect();
-            if report.operation == Operation::None
-                && report.sync == Sync::Synced
-                && report.changes.is_empty()
-                && own.is_empty()
+            let silent = report.operation == Operation::None && report.changes.is_empty() && own.is_empty();
+            // In a comparison of two commits, a difference that is there in both is no change and not shown.
+            if silent
+                && (report.sync == Sync::Synced || (report.sync == Sync::OutOfSync && plan.revision.base.is_some()))
             {
                 continue;
             }
@@ -170,8 +170,15 @@ impl<'a> View<'a> {
 
     /// The last line: counts, or that there is nothing to do.
     pub fn conclusion(&self) -> String {
-        let Summary { create, update, migrate, delete, run, unchanged, blocked, unknown } = self.plan.summary;
+        let Summary { blocked, unknown, .. } = self.plan.summary;
         if self.plan.steps.is_empty() && self.plan.summary.changes() == 0 && blocked == 0 && unknown == 0 {
+            if let (Some(commit), Some(base)) = (&self.plan.revision.commit, &self.plan.revision.base) {
+                return format!(
+                    "No changes. Commit {} does nothing that commit {} does not do.",
+                    short_id(commit),
+                    short_id(base)
+                );
+            }
             let differing = self.resources.iter().filter(|r| r.report.sync != Sync::Synced).count();
             return match differing {
                 0 => format!("No changes. The world matches {}.", self.revision()),
@@ -179,17 +186,23 @@ impl<'a> View<'a> {
                 n => format!("No changes. {n} resources differ and are left as they are."),
             };
         }
-        let run = if run > 0 { format!(", {run} to run") } else { String::new() };
-        format!(
-            "Plan: {create} to create, {update} to update, {migrate} to migrate, {delete} to delete{run}; \
-             {unchanged} unchanged, {blocked} blocked, {unknown} unknown."
-        )
+        format!("Plan: {}.", summary(&self.plan.summary))
     }
 
     /// Number of findings of a severity.
     pub fn count(&self, severity: Severity) -> usize {
         self.plan.findings.iter().filter(|f| f.severity == severity).count()
     }
+}
+
+/// Counts in words: `1 to create, 0 to update, …; 2 unchanged, 0 blocked, 0 unknown`.
+pub fn summary(summary: &Summary) -> String {
+    let Summary { create, update, migrate, delete, run, unchanged, blocked, unknown } = summary;
+    let run = if *run > 0 { format!(", {run} to run") } else { String::new() };
+    format!(
+        "{create} to create, {update} to update, {migrate} to migrate, {delete} to delete{run}; \
+         {unchanged} unchanged, {blocked} blocked, {unknown} unknown"
+    )
 }
 
 impl<'a> ResourceView<'a> {

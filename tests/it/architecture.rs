@@ -97,7 +97,9 @@ fn no_provider_knows_another() {
         for file in rust_files(&folder.join(provider)) {
             let text = code(&file);
             for other in providers.iter().filter(|o| *o != provider) {
-                for path in [format!("provider::{other}"), format!("super::{other}::"), format!("super::super::{other}")] {
+                for path in
+                    [format!("provider::{other}"), format!("super::{other}::"), format!("super::super::{other}")]
+                {
                     assert!(!text.contains(&path), "{} imports `{path}`", file.display());
                 }
             }
@@ -169,8 +171,7 @@ fn imports(file: &Path) -> Vec<(usize, String)> {
 /// their lines. Comments do not count.
 fn imports_of(text: &str) -> Vec<(usize, String)> {
     let mut found = Vec::new();
-    let lines: Vec<&str> =
-        text.lines().map(|l| if l.trim_start().starts_with("//") { "" } else { l }).collect();
+    let lines: Vec<&str> = text.lines().map(|l| if l.trim_start().starts_with("//") { "" } else { l }).collect();
     let text = lines.join("\n");
     for (at, _) in text.match_indices("crate::") {
         if text[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '$') {
