@@ -4,8 +4,8 @@ use super::HostSpec;
 use crate::finding::{Code, Finding};
 use crate::kind::{Resources, Spec};
 use crate::model::{KindName, Manifest};
-use std::collections::HashMap;
 use crate::plan::{Context, Drafts};
+use std::collections::HashMap;
 
 impl Spec for HostSpec {
     const KIND: KindName = KindName::new("Host");
@@ -63,10 +63,13 @@ fn same_machine(all: &Resources, findings: &mut Vec<Finding>) {
         let first: &Manifest<HostSpec> = seen.entry((c.host.to_lowercase(), c.port, c.path)).or_insert(host);
         if !std::ptr::eq(first, host) {
             findings.push(
-                Finding::new(Code::Conflict, format!("the Host `{}` has this URI too: they are one machine", first.name()))
-                    .of(host, "spec.uri")
-                    .see(first.origin.source_of("spec.uri"))
-                    .hint("keep one of them"),
+                Finding::new(
+                    Code::Conflict,
+                    format!("the Host `{}` has this URI too: they are one machine", first.name()),
+                )
+                .of(host, "spec.uri")
+                .see(first.origin.source_of("spec.uri"))
+                .hint("keep one of them"),
             );
         }
     }

@@ -41,21 +41,29 @@ impl Spec for StoragePoolSpec {
                 if let Some(first) = taken(&mut names, (host, name), pool).filter(|_| !said_name) {
                     said_name = true;
                     findings.push(
-                        Finding::new(Code::Conflict, format!("the pool `{}` has the same libvirt name on `{host}`", first.name()))
-                            .of(pool, "spec.poolName")
-                            .see(first.origin.source_of("spec.poolName"))
-                            .hint("give one of them another `poolName`"),
+                        Finding::new(
+                            Code::Conflict,
+                            format!("the pool `{}` has the same libvirt name on `{host}`", first.name()),
+                        )
+                        .of(pool, "spec.poolName")
+                        .see(first.origin.source_of("spec.poolName"))
+                        .hint("give one of them another `poolName`"),
                     );
                 }
-                let Some(target) = pool.spec.target.as_deref().filter(|_| has_own_target(pool.spec.r#type)) else { continue };
+                let Some(target) = pool.spec.target.as_deref().filter(|_| has_own_target(pool.spec.r#type)) else {
+                    continue;
+                };
                 let target = target.trim_end_matches('/');
                 if let Some(first) = taken(&mut targets, (host, target), pool).filter(|_| !said_target) {
                     said_target = true;
                     findings.push(
-                        Finding::new(Code::Conflict, format!("the pool `{}` has the same target on `{host}`", first.name()))
-                            .of(pool, "spec.target")
-                            .see(first.origin.source_of("spec.target"))
-                            .hint("give each pool its own folder: libvirt refuses two pools in one"),
+                        Finding::new(
+                            Code::Conflict,
+                            format!("the pool `{}` has the same target on `{host}`", first.name()),
+                        )
+                        .of(pool, "spec.target")
+                        .see(first.origin.source_of("spec.target"))
+                        .hint("give each pool its own folder: libvirt refuses two pools in one"),
                     );
                 }
             }
@@ -153,7 +161,9 @@ fn names(pool: &Pool, findings: &mut Vec<Finding>) {
         }
     }
     if let Some(target) = &pool.spec.target
-        && (target.split('/').any(|p| p == "..") || target.chars().any(char::is_control) || target.trim_matches('/').is_empty())
+        && (target.split('/').any(|p| p == "..")
+            || target.chars().any(char::is_control)
+            || target.trim_matches('/').is_empty())
     {
         findings.push(
             Finding::new(Code::WrongValue, format!("`{}` cannot be a pool's target", target.escape_debug()))
@@ -177,9 +187,12 @@ fn sharing(pool: &Pool, findings: &mut Vec<Finding>) {
     if !spec.shared && spec.hosts.len() > 1 && matches!(spec.r#type, PoolType::Netfs | PoolType::Rbd) {
         findings.push(
             // An error, not advice: a move that copies storage would write each disk onto itself.
-            Finding::new(Code::Contradiction, "the pool is the same network storage on all its hosts, but not `shared`")
-                .of(pool, "spec.type")
-                .hint("write `shared: true`"),
+            Finding::new(
+                Code::Contradiction,
+                "the pool is the same network storage on all its hosts, but not `shared`",
+            )
+            .of(pool, "spec.type")
+            .hint("write `shared: true`"),
         );
     }
 }
