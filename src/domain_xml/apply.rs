@@ -191,7 +191,7 @@ fn make(root: &mut Element, selector: &Selector, count: usize, text: &str) -> Re
 }
 
 /// libvirt wants QEMU's namespace declared on the root and prints it so; a patch that adds `qemu:commandline` need not.
-fn declare_qemu(root: &mut Element) {
+pub(crate) fn declare_qemu(root: &mut Element) {
     let used =
         root.elements().any(|e| e.name.starts_with("qemu:") && !e.attributes.iter().any(|(n, _)| n == "xmlns:qemu"));
     if used && root.attribute("xmlns:qemu").is_none() {
