@@ -97,7 +97,7 @@ for stage in stages:
             skip(f"package {package}: this machine is not Debian {codename}")
 
 # ---- copied files, and whether cargo is content with them alone
-ignored = [l.strip() for l in pathlib.Path(".containerignore").read_text().splitlines() if l.strip()]
+ignored = [l.strip() for l in pathlib.Path(".dockerignore").read_text().splitlines() if l.strip()]
 with tempfile.TemporaryDirectory() as tree:
     for word, rest in first["steps"]:
         if word != "COPY":
