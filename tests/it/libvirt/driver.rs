@@ -190,11 +190,8 @@ async fn a_machine_lives_and_goes() {
     carry_out(&writer, MachineAction::RemoveOwner { host: host.clone(), uuid }).await;
     assert_eq!(domain(&writer, HOST, uuid).await.unwrap().owner, None);
 
-    carry_out(
-        &writer,
-        MachineAction::ShutdownDomain { host: host.clone(), uuid, timeout_millis: 5_000, force: false },
-    )
-    .await;
+    carry_out(&writer, MachineAction::ShutdownDomain { host: host.clone(), uuid, timeout_millis: 5_000, force: false })
+        .await;
     carry_out(&writer, MachineAction::RenameDomain { host: host.clone(), uuid, name: "lives-on".into() }).await;
     carry_out(&writer, undefine).await;
     let start = MachineAction::StartDomain { host, uuid, paused: false };
@@ -237,11 +234,8 @@ async fn a_running_machine_is_changed_without_a_restart() {
     assert!(refusal(&writer, &vcpus(3)).await.contains("off"));
     carry_out(&writer, MachineAction::StartDomain { host: host.clone(), uuid, paused: false }).await;
     carry_out(&writer, vcpus(3)).await;
-    carry_out(
-        &writer,
-        MachineAction::ShutdownDomain { host: host.clone(), uuid, timeout_millis: 5_000, force: true },
-    )
-    .await;
+    carry_out(&writer, MachineAction::ShutdownDomain { host: host.clone(), uuid, timeout_millis: 5_000, force: true })
+        .await;
     carry_out(&writer, MachineAction::UndefineDomain { host, uuid, nvram: false }).await;
 }
 
