@@ -16,6 +16,8 @@ mod spec;
 mod storage;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use compare::{Difference, compare};
 pub use disks::disk_alias;
