@@ -144,12 +144,18 @@ kinds! {
 impl Resources {
     /// Reports a reference to a manifest that is certainly not there, with the name that was probably meant.
     pub fn check_reference<S>(
-        &self, from: &Manifest<S>, path: &str, kind: &KindName, name: &str, findings: &mut Vec<Finding>,
+        &self,
+        from: &Manifest<S>,
+        path: &str,
+        kind: &KindName,
+        name: &str,
+        findings: &mut Vec<Finding>,
     ) {
         if !self.misses(kind, name) {
             return;
         }
-        let message = format!("`{}` refers to the {kind} `{}`, which is not declared", from.name(), name.escape_debug());
+        let message =
+            format!("`{}` refers to the {kind} `{}`, which is not declared", from.name(), name.escape_debug());
         let hint = match crate::load::nearest(name, self.names(kind)) {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("declare a {kind} of this name, or name another one"),

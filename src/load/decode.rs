@@ -24,7 +24,10 @@ pub(super) struct Checked {
 
 /// Checks a document by itself. `None`: not even its identity is known; there is a finding.
 pub(super) fn check(
-    document: Document, file: &Arc<str>, blob: Option<&Arc<str>>, findings: &mut Vec<Finding>,
+    document: Document,
+    file: &Arc<str>,
+    blob: Option<&Arc<str>>,
+    findings: &mut Vec<Finding>,
 ) -> Option<Checked> {
     let at = |pointer: &str| {
         let (line, column) = document.positions.nearest(pointer).unwrap_or((document.line, document.column));
@@ -79,7 +82,12 @@ fn identify(value: &Value, at: &dyn Fn(&str) -> Source) -> Result<&'static KindI
     };
     let version = match (map.get("apiVersion"), map.get("kind")) {
         (None, None) => {
-            return Err(refuse(Code::NotUnderstood, "the document has no `apiVersion` and no `kind`".into(), "", header));
+            return Err(refuse(
+                Code::NotUnderstood,
+                "the document has no `apiVersion` and no `kind`".into(),
+                "",
+                header,
+            ));
         }
         (None, _) => return Err(refuse(Code::NotUnderstood, "the document has no `apiVersion`".into(), "", header)),
         (Some(version), _) => version,
@@ -96,7 +104,12 @@ fn identify(value: &Value, at: &dyn Fn(&str) -> Source) -> Result<&'static KindI
     };
     let names = KINDS.iter().map(|k| k.name.as_str());
     let Some(kind) = kind.as_str() else {
-        return Err(refuse(Code::NotUnderstood, "`kind` is not text".into(), "/kind", format!("kinds are {}", text::list(names))));
+        return Err(refuse(
+            Code::NotUnderstood,
+            "`kind` is not text".into(),
+            "/kind",
+            format!("kinds are {}", text::list(names)),
+        ));
     };
     KINDS.iter().find(|k| k.name.as_str() == kind).ok_or_else(|| {
         let hint = match text::nearest(kind, names.clone()) {
@@ -115,7 +128,11 @@ pub(super) fn parts(mut value: Value) -> (Option<Metadata>, Value) {
 }
 
 /// What serde says about a spec that fits its schema: a number that is too large, a quantity that overflows.
-pub(super) fn finding(error: &serde_path_to_error::Error<serde_json::Error>, origin: &Origin, id: &ResourceId) -> Finding {
+pub(super) fn finding(
+    error: &serde_path_to_error::Error<serde_json::Error>,
+    origin: &Origin,
+    id: &ResourceId,
+) -> Finding {
     let path = match error.path().to_string() {
         p if p == "." => "spec".to_owned(),
         p if p.starts_with('[') => format!("spec{p}"),

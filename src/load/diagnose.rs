@@ -24,12 +24,17 @@ const NAMED_FIELDS: usize = 20;
 
 /// Checks a document against its kind's schema. Returns whether it fits.
 pub(super) fn validate(
-    document: &Document, file: &str, id: Option<&ResourceId>, compiled: &Compiled, findings: &mut Vec<Finding>,
+    document: &Document,
+    file: &str,
+    id: Option<&ResourceId>,
+    compiled: &Compiled,
+    findings: &mut Vec<Finding>,
 ) -> bool {
     if compiled.validator.is_valid(&document.value) {
         return true;
     }
-    let mut diagnosis = Diagnosis { document, file, id, schema: &compiled.schema, suggested: BTreeSet::new(), out: Vec::new() };
+    let mut diagnosis =
+        Diagnosis { document, file, id, schema: &compiled.schema, suggested: BTreeSet::new(), out: Vec::new() };
     if document.nodes > COLLECT_UP_TO {
         if let Err(first) = compiled.validator.validate(&document.value) {
             diagnosis.error(&first);
@@ -80,7 +85,10 @@ impl<'a> Diagnosis<'a> {
                     None => format!("add `{name}`"),
                 }));
             }
-            K::Type { kind } => self.wrong_type(&pointer, value, kind),
+            K::Type { kind } => {
+                let about = self.schema_at(error).and_then(|s| s["description"].as_str()).unwrap_or_default();
+                self.wrong_type(&pointer, value, kind, about);
+            }
             K::Enum { options } => {
                 if !value.is_string() && self.schema_at(error).is_some_and(|s| s.get("type").is_some()) {
                     // The type is wrong already, and said to be.
@@ -105,8 +113,9 @@ impl<'a> Diagnosis<'a> {
                         .hint(format!("write it like {example}")),
                     None => {
                         let about = first_sentence(about);
-                        self.at(Code::WrongValue, format!("{subject} does not have the form it needs"), &pointer)
-                            .hint(format!("{about}{}it has to match `{pattern}`", if about.is_empty() { "" } else { "; " }))
+                        self.at(Code::WrongValue, format!("{subject} does not have the form it needs"), &pointer).hint(
+                            format!("{about}{}it has to match `{pattern}`", if about.is_empty() { "" } else { "; " }),
+                        )
                     }
                 };
                 self.out.push(finding);
@@ -115,8 +124,12 @@ impl<'a> Diagnosis<'a> {
                 let what = if format == "uuid" { "a UUID" } else { format };
                 self.say(&pointer, format!("{subject} is not {what}"), String::new());
             }
-            K::Minimum { limit } => self.say(&pointer, format!("{subject} is {value}; at least {limit} is needed"), String::new()),
-            K::Maximum { limit } => self.say(&pointer, format!("{subject} is {value}; at most {limit} is possible"), String::new()),
+            K::Minimum { limit } => {
+                self.say(&pointer, format!("{subject} is {value}; at least {limit} is needed"), String::new())
+            }
+            K::Maximum { limit } => {
+                self.say(&pointer, format!("{subject} is {value}; at most {limit} is possible"), String::new())
+            }
             K::ExclusiveMinimum { limit } => {
                 self.say(&pointer, format!("{subject} is {value}; more than {limit} is needed"), String::new());
             }
@@ -131,8 +144,12 @@ impl<'a> Diagnosis<'a> {
                 let count = value.as_array().map_or(0, Vec::len);
                 self.say(&pointer, format!("{subject} has {count} items; at most {limit} are possible"), String::new());
             }
-            K::MinLength { limit } => self.say(&pointer, format!("{subject} is shorter than {limit} characters"), String::new()),
-            K::MaxLength { limit } => self.say(&pointer, format!("{subject} is longer than {limit} characters"), String::new()),
+            K::MinLength { limit } => {
+                self.say(&pointer, format!("{subject} is shorter than {limit} characters"), String::new())
+            }
+            K::MaxLength { limit } => {
+                self.say(&pointer, format!("{subject} is longer than {limit} characters"), String::new())
+            }
             K::AnyOf { context } | K::OneOfNotValid { context } => self.branches(&pointer, value, context),
             _ => self.say(&pointer, format!("{subject}: {}", error.masked()), String::new()),
         }
@@ -148,7 +165,8 @@ impl<'a> Diagnosis<'a> {
             let field = format!("{pointer}/{}", name.replace('~', "~0").replace('/', "~1"));
             let place = self.document.keys.exact(&field);
             let shown = shorten(name);
-            let mut finding = self.at(Code::UnknownField, format!("unknown field `{shown}` in {}", subject(pointer)), &field);
+            let mut finding =
+                self.at(Code::UnknownField, format!("unknown field `{shown}` in {}", subject(pointer)), &field);
             if let (Some((line, column)), Some(source)) = (place, finding.source.as_mut()) {
                 (source.line, source.column) = (line, column);
             }
@@ -172,7 +190,11 @@ impl<'a> Diagnosis<'a> {
             self.out.push(finding);
         }
         if let Some(more) = unexpected.len().checked_sub(NAMED_FIELDS).filter(|n| *n > 0) {
-            self.out.push(self.at(Code::UnknownField, format!("{more} more unknown fields in {}", subject(pointer)), pointer));
+            self.out.push(self.at(
+                Code::UnknownField,
+                format!("{more} more unknown fields in {}", subject(pointer)),
+                pointer,
+            ));
         }
     }
 
@@ -186,7 +208,7 @@ impl<'a> Diagnosis<'a> {
         }
     }
 
-    fn wrong_type(&mut self, pointer: &str, value: &Value, kind: &TypeKind) {
+    fn wrong_type(&mut self, pointer: &str, value: &Value, kind: &TypeKind, about: &str) {
         let wanted: Vec<String> = match kind {
             TypeKind::Single(t) => vec![t.to_string()],
             TypeKind::Multiple(set) => set.iter().map(|t| t.to_string()).collect(),
@@ -194,7 +216,11 @@ impl<'a> Diagnosis<'a> {
         let wants = |t: &str| wanted.iter().any(|w| w == t);
         let subject = subject(pointer);
         if value.is_null() {
-            return self.say(pointer, format!("nothing is written for {subject}"), "give a value, or leave the line out".into());
+            return self.say(
+                pointer,
+                format!("nothing is written for {subject}"),
+                "give a value, or leave the line out".into(),
+            );
         }
         let words = |t: &str| match t {
             "string" => "text",
@@ -207,7 +233,11 @@ impl<'a> Diagnosis<'a> {
         };
         let mut all: Vec<&str> = wanted.iter().map(|w| words(w)).collect();
         all.sort_unstable();
+        let example = about.split_once(", like ").map(|(_, example)| example);
         let hint = match value {
+            Value::Bool(_) | Value::Number(_) if example.is_some() => {
+                format!("write it like {}", example.unwrap_or_default())
+            }
             Value::Bool(_) | Value::Number(_) if wants("string") => format!("put it in quotes: `\"{value}\"`"),
             Value::String(s) if wants("integer") && !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit()) => {
                 if s.len() > 1 && s.starts_with('0') {
@@ -216,15 +246,15 @@ impl<'a> Diagnosis<'a> {
                     "take the quotes away".into()
                 }
             }
-            Value::String(s) if wants("boolean") => {
-                match s.to_ascii_lowercase().as_str() {
-                    "yes" | "on" | "y" => "write `true`; `yes` and `on` are text in YAML 1.2".into(),
-                    "no" | "off" | "n" => "write `false`; `no` and `off` are text in YAML 1.2".into(),
-                    _ => String::new(),
-                }
-            }
+            Value::String(s) if wants("boolean") => match s.to_ascii_lowercase().as_str() {
+                "yes" | "on" | "y" => "write `true`; `yes` and `on` are text in YAML 1.2".into(),
+                "no" | "off" | "n" => "write `false`; `no` and `off` are text in YAML 1.2".into(),
+                _ => String::new(),
+            },
             Value::Object(_) if wants("array") => "begin each item with `-`".into(),
-            Value::String(_) | Value::Number(_) | Value::Bool(_) if wants("array") => "write it as a list: `[a, b]`".into(),
+            Value::String(_) | Value::Number(_) | Value::Bool(_) if wants("array") => {
+                "write it as a list: `[a, b]`".into()
+            }
             Value::Array(_) if wants("object") => "take the `-` away".into(),
             _ => String::new(),
         };
@@ -279,7 +309,11 @@ impl<'a> Diagnosis<'a> {
         // Every branch of a tagged union misses the tag, or the value is of no type that fits.
         match context.first() {
             Some(first) if value.is_object() => first.iter().take(1).for_each(|e| self.error(e)),
-            _ => self.say(pointer, format!("{} is {}, which does not fit here", subject(pointer), describe(value)), String::new()),
+            _ => self.say(
+                pointer,
+                format!("{} is {}, which does not fit here", subject(pointer), describe(value)),
+                String::new(),
+            ),
         }
     }
 

@@ -58,7 +58,9 @@ impl Gather<'_> {
             Ok(listing) => listing,
             Err(e) => {
                 self.resources.incomplete = true;
-                return self.findings.add(vec![Finding::new(Code::Unreadable, format!("the manifests cannot be listed: {e}"))]);
+                return self
+                    .findings
+                    .add(vec![Finding::new(Code::Unreadable, format!("the manifests cannot be listed: {e}"))]);
             }
         };
         self.findings.add(listing.notes);
@@ -129,11 +131,14 @@ impl Gather<'_> {
             Slot::Occupied(first) => {
                 let name = text::shorten(&id.name);
                 said.push(
-                    Finding::new(Code::DuplicateName, format!("there is another {} `{name}` at {}", id.kind, first.get()))
-                        .on(id)
-                        .at(name_at)
-                        .see(first.get().clone())
-                        .hint("names are unique within a kind, whatever file they stand in: rename or remove one"),
+                    Finding::new(
+                        Code::DuplicateName,
+                        format!("there is another {} `{name}` at {}", id.kind, first.get()),
+                    )
+                    .on(id)
+                    .at(name_at)
+                    .see(first.get().clone())
+                    .hint("names are unique within a kind, whatever file they stand in: rename or remove one"),
                 );
                 return;
             }
@@ -146,7 +151,12 @@ impl Gather<'_> {
 
     /// Makes a typed manifest and adds it to the resources.
     fn typed(
-        &mut self, kind: &'static KindInfo, id: &ResourceId, origin: Origin, mut value: Value, said: &mut Vec<Finding>,
+        &mut self,
+        kind: &'static KindInfo,
+        id: &ResourceId,
+        origin: Origin,
+        mut value: Value,
+        said: &mut Vec<Finding>,
     ) -> Option<()> {
         for field in kind.file_fields {
             if let Err(finding) = self.fill(field, id, &origin, &mut value) {
@@ -195,7 +205,8 @@ impl Gather<'_> {
                     *refuse(Code::Limit, format!("`{shown}` has {size} bytes; at most {limit} are read"))
                 }
                 TreeError::Missing(_) if &*origin.file == tree::STDIN => {
-                    refuse(Code::Unreadable, format!("`{shown}` cannot be read beside standard input")).hint("write the text `inline`")
+                    refuse(Code::Unreadable, format!("`{shown}` cannot be read beside standard input"))
+                        .hint("write the text `inline`")
                 }
                 TreeError::Missing(_) => refuse(Code::Unreadable, format!("`{shown}` is not there"))
                     .hint("the path is relative to this manifest's folder"),
@@ -203,8 +214,9 @@ impl Gather<'_> {
             })
         })?;
         self.budget = self.budget.saturating_sub(bytes.len() as u64);
-        let text = String::from_utf8(bytes)
-            .map_err(|e| refuse(Code::NotUtf8, format!("`{shown}` is not UTF-8 text at byte {}", e.utf8_error().valid_up_to())))?;
+        let text = String::from_utf8(bytes).map_err(|e| {
+            refuse(Code::NotUtf8, format!("`{shown}` is not UTF-8 text at byte {}", e.utf8_error().valid_up_to()))
+        })?;
         if let Some((parent, last)) = inline.rsplit_once('/')
             && let Some(map) = value.pointer_mut(parent).and_then(Value::as_object_mut)
         {
@@ -237,10 +249,11 @@ fn examine(entry: &Entry, bytes: &[u8], limits: &Limits) -> File {
         documents += 1;
     }
     if documents == 0 && reader.findings.is_empty() {
-        file.findings.push(
-            Finding::new(Code::Ignored, "the file has no document")
-                .at(Source { file: entry.path.clone(), line: 1, column: 1 }),
-        );
+        file.findings.push(Finding::new(Code::Ignored, "the file has no document").at(Source {
+            file: entry.path.clone(),
+            line: 1,
+            column: 1,
+        }));
     }
     file.findings.append(&mut reader.findings);
     file

@@ -45,12 +45,23 @@ fn validator(schema: &Value) -> Result<Validator, jsonschema::ValidationError<'s
 /// Every schema that is published, by file name.
 pub fn all() -> Vec<(String, Value)> {
     let mut all: Vec<_> = KINDS.iter().map(|k| (file_name(k), document_schema(k))).collect();
-    all.push(("plan.schema.json".into(), published::<crate::plan::Plan>("Drover's plan, as `drover plan -o json` writes it.")));
+    all.push((
+        "plan.schema.json".into(),
+        published::<crate::plan::Plan>("Drover's plan, as `drover plan -o json` writes it."),
+    ));
     all.push((
         "observed.schema.json".into(),
-        published::<crate::observed::Observed>("What Drover read from the hosts, as `drover observe -o json` writes it."),
+        published::<crate::observed::Observed>(
+            "What Drover read from the hosts, as `drover observe -o json` writes it.",
+        ),
     ));
     all
+}
+
+/// A schema as the text of its file.
+pub fn to_text(schema: &Value) -> String {
+    // The alternate form of a JSON value is its pretty one.
+    format!("{schema:#}\n")
 }
 
 /// The name of a kind's schema file: `virtual-machine.schema.json`.
@@ -200,7 +211,9 @@ mod tests {
 
     #[test]
     fn nothing_outside_of_a_schema_is_read() {
-        for target in ["http://127.0.0.1:1/x.json", "https://example.com/x.json", "file:///etc/hostname", "/etc/hostname"] {
+        for target in
+            ["http://127.0.0.1:1/x.json", "https://example.com/x.json", "file:///etc/hostname", "/etc/hostname"]
+        {
             assert!(validator(&json!({"$ref": target})).is_err(), "{target}");
         }
     }

@@ -58,7 +58,9 @@ impl FolderTree {
             .read(true)
             .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC)
             .open(&full)
-            .map_err(|e| if e.raw_os_error() == Some(libc::ELOOP) { refuse("a symbolic link") } else { io_error(path, &e) })?;
+            .map_err(|e| {
+                if e.raw_os_error() == Some(libc::ELOOP) { refuse("a symbolic link") } else { io_error(path, &e) }
+            })?;
         let kind = file.metadata().map_err(|e| io_error(path, &e))?.file_type();
         if !kind.is_file() {
             return Err(refuse(if kind.is_dir() { "a folder" } else { "a device, a pipe or a socket" }));
@@ -85,7 +87,10 @@ impl Tree for FolderTree {
                     continue;
                 }
                 let Some(name) = name.to_str() else {
-                    listing.notes.push(left_out(shown, format!("`{}` is not read: its name is not UTF-8", name.to_string_lossy())));
+                    listing.notes.push(left_out(
+                        shown,
+                        format!("`{}` is not read: its name is not UTF-8", name.to_string_lossy()),
+                    ));
                     continue;
                 };
                 let path = if below.is_empty() { name.to_owned() } else { format!("{below}/{name}") };

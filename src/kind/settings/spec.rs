@@ -141,10 +141,13 @@ impl Spec for SettingsSpec {
             {
                 // It may be one that has no manifest any more, so this is no error.
                 findings.push(
-                    Finding::new(Code::MissingReference, format!("there is no {} `{}` to suspend", kind.name, name.escape_debug()))
-                        .severity(Severity::Warning)
-                        .of(manifest, &format!("spec.suspended[{i}]"))
-                        .hint("check the name, or take the line out"),
+                    Finding::new(
+                        Code::MissingReference,
+                        format!("there is no {} `{}` to suspend", kind.name, name.escape_debug()),
+                    )
+                    .severity(Severity::Warning)
+                    .of(manifest, &format!("spec.suspended[{i}]"))
+                    .hint("check the name, or take the line out"),
                 );
             }
             let known = kind.is_some();

@@ -33,17 +33,32 @@ fn names(say: &mut Say<'_>) {
         }
     }
     if spec.uuid.is_some_and(|u| u.is_nil()) {
-        say.at(Code::WrongValue, "spec.uuid", "a UUID of zeros is no identity", "leave it out: the machine then gets a stable one");
+        say.at(
+            Code::WrongValue,
+            "spec.uuid",
+            "a UUID of zeros is no identity",
+            "leave it out: the machine then gets a stable one",
+        );
     }
     let mut seen = BTreeSet::new();
     for (i, name) in spec.former_names.iter().enumerate() {
         let path = format!("spec.formerNames[{i}]");
         if let Err(e) = check_name(name) {
-            say.at(Code::BadName, &path, format!("`{}` is not a name: {e}", name.escape_debug()), "write the name that the manifest had");
+            say.at(
+                Code::BadName,
+                &path,
+                format!("`{}` is not a name: {e}", name.escape_debug()),
+                "write the name that the manifest had",
+            );
         } else if name == say.manifest.name() {
             say.at(Code::Contradiction, &path, format!("`{name}` is its name now, not a former one"), "take it out");
         } else if !seen.insert(name) {
-            say.at(Code::Contradiction, &path, format!("the former name `{name}` is written twice"), "keep one of them");
+            say.at(
+                Code::Contradiction,
+                &path,
+                format!("the former name `{name}` is written twice"),
+                "keep one of them",
+            );
         }
     }
 }
@@ -62,7 +77,9 @@ fn cpus(say: &mut Say<'_>) {
     }
     let Some(cpu) = &spec.cpu else { return };
     match (cpu.mode, &cpu.model) {
-        (CpuMode::Custom, None) => say.at(Code::MissingField, "spec.cpu", "`mode: custom` needs a `model`", "name one, or use `host-model`"),
+        (CpuMode::Custom, None) => {
+            say.at(Code::MissingField, "spec.cpu", "`mode: custom` needs a `model`", "name one, or use `host-model`")
+        }
         (CpuMode::Custom, Some(_)) | (_, None) => {}
         (_, Some(_)) => say.at(
             Code::Contradiction,
@@ -75,7 +92,12 @@ fn cpus(say: &mut Say<'_>) {
     for (i, feature) in cpu.features.iter().enumerate() {
         if !seen.insert(&feature.name) {
             let path = format!("spec.cpu.features[{i}]");
-            say.at(Code::Contradiction, &path, format!("the feature `{}` is written twice", feature.name.escape_debug()), "keep one of them");
+            say.at(
+                Code::Contradiction,
+                &path,
+                format!("the feature `{}` is written twice", feature.name.escape_debug()),
+                "keep one of them",
+            );
         }
     }
     if let (Some(t), Some(max)) = (&cpu.topology, spec.max_cpus.or(spec.cpus)) {
@@ -99,10 +121,20 @@ fn memory(say: &mut Say<'_>) {
     let spec = say.spec();
     match spec.memory {
         None if spec.xml.is_none() => {
-            say.at(Code::MissingField, "spec.memory", "the machine has no `memory`", "add `memory: 2Gi`, or give the whole definition in `xml`");
+            say.at(
+                Code::MissingField,
+                "spec.memory",
+                "the machine has no `memory`",
+                "add `memory: 2Gi`, or give the whole definition in `xml`",
+            );
         }
         Some(m) if m.0 < 1 << 20 => {
-            say.at(Code::WrongValue, "spec.memory", format!("{m} of memory is too little to start"), "write a unit: `2Gi`");
+            say.at(
+                Code::WrongValue,
+                "spec.memory",
+                format!("{m} of memory is too little to start"),
+                "write a unit: `2Gi`",
+            );
         }
         _ => {}
     }
@@ -120,7 +152,10 @@ fn memory(say: &mut Say<'_>) {
 
 fn firmware(say: &mut Say<'_>) {
     let spec = say.spec();
-    if spec.secure_boot == Some(true) && spec.firmware != Some(Firmware::Uefi) && (spec.firmware.is_some() || spec.xml.is_none()) {
+    if spec.secure_boot == Some(true)
+        && spec.firmware != Some(Firmware::Uefi)
+        && (spec.firmware.is_some() || spec.xml.is_none())
+    {
         say.at(Code::Contradiction, "spec.secureBoot", "secure boot needs UEFI firmware", "write `firmware: uefi`");
     }
 }
@@ -131,9 +166,16 @@ fn xml(say: &mut Say<'_>) {
         let path = if xml.file.is_some() { "spec.xml.file" } else { "spec.xml.inline" };
         // A `file` has been read into `inline` by now; both at once are refused before that.
         match &xml.inline {
-            None => say.at(Code::MissingField, "spec.xml", "`xml` has neither `inline` nor `file`", "write one of them"),
+            None => {
+                say.at(Code::MissingField, "spec.xml", "`xml` has neither `inline` nor `file`", "write one of them")
+            }
             Some(text) => match domain_xml::parse(text) {
-                Err(e) => say.at(Code::BadXml, path, format!("the definition cannot be read: {e}"), "check it with `virsh define --validate`"),
+                Err(e) => say.at(
+                    Code::BadXml,
+                    path,
+                    format!("the definition cannot be read: {e}"),
+                    "check it with `virsh define --validate`",
+                ),
                 Ok(root) if root.name != "domain" => say.at(
                     Code::BadXml,
                     path,

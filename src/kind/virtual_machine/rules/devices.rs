@@ -30,7 +30,12 @@ pub(super) fn check(say: &mut Say<'_>) {
         .collect();
         match written.as_slice() {
             [_] => {}
-            [] => say.at(Code::MissingField, &path, "the interface is not connected to anything", "write `network`, `bridge` or `direct`"),
+            [] => say.at(
+                Code::MissingField,
+                &path,
+                "the interface is not connected to anything",
+                "write `network`, `bridge` or `direct`",
+            ),
             [_, second, ..] => say.at(
                 Code::Contradiction,
                 &format!("{path}.{second}"),
@@ -39,7 +44,8 @@ pub(super) fn check(say: &mut Say<'_>) {
             ),
         }
         // The lowest bit of the first byte marks a group address, which libvirt refuses for a card.
-        let group = interface.mac.as_deref().and_then(|m| u8::from_str_radix(m.get(..2)?, 16).ok()).is_some_and(|b| b & 1 == 1);
+        let group =
+            interface.mac.as_deref().and_then(|m| u8::from_str_radix(m.get(..2)?, 16).ok()).is_some_and(|b| b & 1 == 1);
         if group {
             say.at(
                 Code::WrongValue,
@@ -56,20 +62,22 @@ pub(super) fn check(say: &mut Say<'_>) {
 fn disk_by_itself(say: &mut Say<'_>, disk: &Disk, path: &str) {
     let at = |field: &str| format!("{path}.{field}");
     if disk.name.is_empty() {
-        say.at(Code::MissingField, &at("name"), "the disk has no name", "add `name: root`; it follows the disk when the list is reordered");
+        say.at(
+            Code::MissingField,
+            &at("name"),
+            "the disk has no name",
+            "add `name: root`; it follows the disk when the list is reordered",
+        );
     } else if let Err(e) = check_name(&disk.name) {
         let hint = "use lower-case letters, digits, `-` and `.`";
         say.at(Code::BadName, &at("name"), format!("`{}` is not a name: {e}", disk.name.escape_debug()), hint);
     }
     let cdrom = disk.device == DiskDevice::Cdrom;
-    let places: Vec<&str> = [
-        disk.pool.as_ref().map(|_| "pool"),
-        disk.file.as_ref().map(|_| "file"),
-        disk.block.as_ref().map(|_| "block"),
-    ]
-    .into_iter()
-    .flatten()
-    .collect();
+    let places: Vec<&str> =
+        [disk.pool.as_ref().map(|_| "pool"), disk.file.as_ref().map(|_| "file"), disk.block.as_ref().map(|_| "block")]
+            .into_iter()
+            .flatten()
+            .collect();
     match places.as_slice() {
         // A drive without a medium.
         [] if cdrom => {}
@@ -79,14 +87,17 @@ fn disk_by_itself(say: &mut Say<'_>, disk: &Disk, path: &str) {
             say.at(Code::Contradiction, &at(second), format!("the disk has {}", both(&places)), "keep one of them");
         }
     }
-    for (field, value, inner) in [
-        ("volume", &disk.volume, false),
-        ("image", &disk.image, true),
-        ("backingImage", &disk.backing_image, true),
-    ] {
+    for (field, value, inner) in
+        [("volume", &disk.volume, false), ("image", &disk.image, true), ("backingImage", &disk.backing_image, true)]
+    {
         let Some(value) = value else { continue };
         if disk.pool.is_none() {
-            say.at(Code::Contradiction, &at(field), format!("`{field}` names a volume, but there is no `pool`"), "add `pool`, or take it out");
+            say.at(
+                Code::Contradiction,
+                &at(field),
+                format!("`{field}` names a volume, but there is no `pool`"),
+                "add `pool`, or take it out",
+            );
         }
         if !is_volume(value, inner) {
             say.at(
@@ -107,7 +118,12 @@ fn disk_by_itself(say: &mut Say<'_>, disk: &Disk, path: &str) {
     }
     if disk.pool.is_some() && disk.volume.is_none() {
         if cdrom {
-            say.at(Code::MissingField, &at("volume"), "a CD-ROM in a pool needs its `volume`", "name the ISO image, or take `pool` out for an empty drive");
+            say.at(
+                Code::MissingField,
+                &at("volume"),
+                "a CD-ROM in a pool needs its `volume`",
+                "name the ISO image, or take `pool` out for an empty drive",
+            );
         } else if disk.size.is_none() && disk.image.is_none() && disk.backing_image.is_none() {
             say.at(
                 Code::MissingField,
@@ -121,17 +137,32 @@ fn disk_by_itself(say: &mut Say<'_>, disk: &Disk, path: &str) {
         say.at(Code::WrongValue, &at("size"), "a disk of no size holds nothing", "write a size such as `20Gi`");
     }
     if disk.backing_image.is_some() && disk.format == Some(DiskFormat::Raw) {
-        say.at(Code::Contradiction, &at("format"), "an overlay of a `backingImage` cannot be `raw`", "write `format: qcow2`");
+        say.at(
+            Code::Contradiction,
+            &at("format"),
+            "an overlay of a `backingImage` cannot be `raw`",
+            "write `format: qcow2`",
+        );
     }
     if disk.shareable == Some(true) && disk.read_only != Some(true) && disk.format == Some(DiskFormat::Qcow2) {
         // libvirt refuses it (qemuDomainValidateDef): qcow2 keeps metadata in memory.
-        say.at(Code::Contradiction, &at("shareable"), "a disk that several machines write to has to be `raw`", "write `format: raw`");
+        say.at(
+            Code::Contradiction,
+            &at("shareable"),
+            "a disk that several machines write to has to be `raw`",
+            "write `format: raw`",
+        );
     }
     if cdrom && disk.bus == Some(DiskBus::Virtio) {
         say.at(Code::Contradiction, &at("bus"), "a CD-ROM cannot be on `virtio`", "write `sata` or `scsi`");
     }
     if cdrom && disk.read_only == Some(false) {
-        say.at(Code::Contradiction, &at("readOnly"), "a CD-ROM cannot be written to", "take it out, or write `device: disk`");
+        say.at(
+            Code::Contradiction,
+            &at("readOnly"),
+            "a CD-ROM cannot be written to",
+            "take it out, or write `device: disk`",
+        );
     }
 }
 
@@ -160,14 +191,24 @@ fn small_things(say: &mut Say<'_>) {
 
 fn absolute(say: &mut Say<'_>, value: Option<&String>, path: &str, prefix: &str) {
     if value.is_some_and(|v| !v.starts_with(prefix)) {
-        say.at(Code::WrongValue, path, format!("the path does not begin with `{prefix}`"), "write a whole path on the host");
+        say.at(
+            Code::WrongValue,
+            path,
+            format!("the path does not begin with `{prefix}`"),
+            "write a whole path on the host",
+        );
     }
 }
 
 fn one_of(say: &mut Say<'_>, value: &str, path: &str, words: &[&str]) {
     if !words.contains(&value) {
         let list: Vec<String> = words.iter().map(|w| format!("`{w}`")).collect();
-        say.at(Code::WrongValue, path, format!("it cannot be `{}`", value.escape_debug()), &format!("write {}", list.join(" or ")));
+        say.at(
+            Code::WrongValue,
+            path,
+            format!("it cannot be `{}`", value.escape_debug()),
+            &format!("write {}", list.join(" or ")),
+        );
     }
 }
 
@@ -183,10 +224,11 @@ fn unique<K: Ord + std::fmt::Display>(
     let Some(value) = value else { return };
     let here = format!("{path}.{field}");
     if let Some(first) = seen.get(&value) {
-        let finding = crate::finding::Finding::new(Code::Contradiction, format!("the {what} `{value}` is taken by `{first}`"))
-            .of(say.manifest, &here)
-            .see(say.manifest.origin.source_of(&format!("{first}.{field}")))
-            .hint("give each its own");
+        let finding =
+            crate::finding::Finding::new(Code::Contradiction, format!("the {what} `{value}` is taken by `{first}`"))
+                .of(say.manifest, &here)
+                .see(say.manifest.origin.source_of(&format!("{first}.{field}")))
+                .hint("give each its own");
         say.add(finding);
     } else {
         seen.insert(value, path.to_owned());

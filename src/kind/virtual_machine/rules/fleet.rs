@@ -21,16 +21,26 @@ pub(super) fn check(all: &Resources, findings: &mut Vec<Finding>) {
         let domain = m.spec.domain_name.as_deref().unwrap_or(m.name());
         unique(findings, &mut domains, Some(domain), m, "spec.domainName", "libvirt name");
         for (i, interface) in m.spec.interfaces.iter().flatten().enumerate() {
-            unique(findings, &mut macs, interface.mac.as_deref(), m, &format!("spec.interfaces[{i}].mac"), "MAC address");
+            unique(
+                findings,
+                &mut macs,
+                interface.mac.as_deref(),
+                m,
+                &format!("spec.interfaces[{i}].mac"),
+                "MAC address",
+            );
         }
         for (i, name) in m.spec.former_names.iter().enumerate().filter(|(_, n)| *n != m.name()) {
             let path = format!("spec.formerNames[{i}]");
             if let Some(other) = all.virtual_machines.get(name) {
                 findings.push(
-                    Finding::new(Code::Conflict, format!("`{name}` is a machine of its own, so it is no former name of `{}`", m.name()))
-                        .of(m, &path)
-                        .see(other.origin.source_of("metadata.name"))
-                        .hint("take the former name out, or remove the other manifest"),
+                    Finding::new(
+                        Code::Conflict,
+                        format!("`{name}` is a machine of its own, so it is no former name of `{}`", m.name()),
+                    )
+                    .of(m, &path)
+                    .see(other.origin.source_of("metadata.name"))
+                    .hint("take the former name out, or remove the other manifest"),
                 );
             }
             unique(findings, &mut former, Some(name.as_str()), m, &path, "former name");
@@ -41,8 +51,12 @@ pub(super) fn check(all: &Resources, findings: &mut Vec<Finding>) {
 
 /// Reports a value that another machine has.
 fn unique<'a, K: Hash + Eq + std::fmt::Display>(
-    findings: &mut Vec<Finding>, seen: &mut HashMap<K, (&'a Machine, String)>, value: Option<K>, m: &'a Machine,
-    path: &str, what: &str,
+    findings: &mut Vec<Finding>,
+    seen: &mut HashMap<K, (&'a Machine, String)>,
+    value: Option<K>,
+    m: &'a Machine,
+    path: &str,
+    what: &str,
 ) {
     let Some(value) = value else { return };
     let Some((first, first_path)) = seen.get(&value) else {
@@ -121,7 +135,9 @@ fn storage(all: &Resources, findings: &mut Vec<Finding>) {
                     }
                 }
             }
-            if let Some((storage, shared)) = disk.backing_image.as_ref().and_then(|image| place_of(m, disk, Some(image), all)) {
+            if let Some((storage, shared)) =
+                disk.backing_image.as_ref().and_then(|image| place_of(m, disk, Some(image), all))
+            {
                 for place in places(shared, &hosts) {
                     backing.entry((place, storage.clone())).or_insert(user);
                 }
@@ -138,7 +154,10 @@ fn storage(all: &Resources, findings: &mut Vec<Finding>) {
         findings.push(
             Finding::new(
                 Code::Conflict,
-                format!("the disk is the backing image of a disk of `{}`: writing to it destroys that", overlay.machine.name()),
+                format!(
+                    "the disk is the backing image of a disk of `{}`: writing to it destroys that",
+                    overlay.machine.name()
+                ),
             )
             .of(writer.machine, &format!("spec.disks[{}]", writer.disk))
             .see(overlay.machine.origin.source_of(&format!("spec.disks[{}].backingImage", overlay.disk)))

@@ -16,7 +16,13 @@ pub(super) fn check(say: &mut Say<'_>, all: &Resources) {
     }
     for (i, disk) in spec.disks.iter().flatten().enumerate() {
         if let Some(pool) = &disk.pool {
-            all.check_reference(say.manifest, &format!("spec.disks[{i}].pool"), &StoragePoolSpec::KIND, pool, say.findings);
+            all.check_reference(
+                say.manifest,
+                &format!("spec.disks[{i}].pool"),
+                &StoragePoolSpec::KIND,
+                pool,
+                say.findings,
+            );
         }
     }
     match (&spec.host, &spec.placement) {
@@ -87,24 +93,27 @@ fn placed(say: &mut Say<'_>, all: &Resources, placement: &Placement) {
     let matching: Vec<&Manifest<HostSpec>> = hosts_of(placement, all).collect();
     let path = "spec.placement.hosts";
     if matching.is_empty() {
-        say.at(Code::MissingReference, path, "no Host has the labels that `placement` asks for", "label a Host, or ask for less");
+        say.at(
+            Code::MissingReference,
+            path,
+            "no Host has the labels that `placement` asks for",
+            "label a Host, or ask for less",
+        );
         return;
     }
     if matching.iter().all(|h| h.spec.maintenance != Maintenance::None) {
         say.add(
-            Finding::new(Code::Conflict, "every host that `placement` allows is in maintenance: none takes the machine")
-                .severity(Severity::Warning)
-                .of(say.manifest, path)
-                .hint("allow another host, or end the maintenance of one"),
+            Finding::new(
+                Code::Conflict,
+                "every host that `placement` allows is in maintenance: none takes the machine",
+            )
+            .severity(Severity::Warning)
+            .of(say.manifest, path)
+            .hint("allow another host, or end the maintenance of one"),
         );
     }
-    let pools: Vec<&Manifest<StoragePoolSpec>> = say
-        .spec()
-        .disks
-        .iter()
-        .flatten()
-        .filter_map(|d| all.storage_pools.get(d.pool.as_ref()?))
-        .collect();
+    let pools: Vec<&Manifest<StoragePoolSpec>> =
+        say.spec().disks.iter().flatten().filter_map(|d| all.storage_pools.get(d.pool.as_ref()?)).collect();
     let has_all = |h: &&Manifest<HostSpec>| pools.iter().all(|p| p.spec.hosts.iter().any(|name| name == h.name()));
     if !matching.iter().any(has_all) {
         let names: Vec<String> = pools.iter().map(|p| format!("`{}`", p.name())).collect();
@@ -123,7 +132,8 @@ fn placed(say: &mut Say<'_>, all: &Resources, placement: &Placement) {
 
 /// The hosts that a placement allows.
 pub(super) fn hosts_of<'a>(
-    placement: &'a Placement, all: &'a Resources,
+    placement: &'a Placement,
+    all: &'a Resources,
 ) -> impl Iterator<Item = &'a Manifest<HostSpec>> + use<'a> {
     all.hosts.values().filter(|h| placement.hosts.matches(&h.metadata.labels))
 }

@@ -17,7 +17,9 @@ const HOSTS: &str = "
 fn find(machines: &[(&str, &str)]) -> Vec<Finding> {
     let mut text = HOSTS.to_owned();
     for (name, spec) in machines {
-        text += &format!("--- {{apiVersion: drover/v1alpha1, kind: VirtualMachine, metadata: {{name: {name}, labels: {{app: web}}}}, spec: {{{spec}}}}}\n");
+        text += &format!(
+            "--- {{apiVersion: drover/v1alpha1, kind: VirtualMachine, metadata: {{name: {name}, labels: {{app: web}}}}, spec: {{{spec}}}}}\n"
+        );
     }
     let loaded = load(&MemoryTree::new().with("a.yaml", text), Revision::default(), &Limits::default());
     assert_eq!(loaded.desired.is_none(), loaded.findings.iter().any(Finding::is_error));
@@ -26,8 +28,10 @@ fn find(machines: &[(&str, &str)]) -> Vec<Finding> {
 
 /// The one finding about one machine on `kvm-a` with memory and these further fields.
 fn one(spec: &str) -> (Code, String, String) {
-    let spec = format!("{spec}{}", if spec.contains("memory:") || spec.contains("xml:") { "" } else { ", memory: 1Gi" });
-    let spec = if spec.contains("host:") || spec.contains("placement:") { spec } else { format!("host: kvm-a, {spec}") };
+    let spec =
+        format!("{spec}{}", if spec.contains("memory:") || spec.contains("xml: {") { "" } else { ", memory: 1Gi" });
+    let spec =
+        if spec.contains("host:") || spec.contains("placement:") { spec } else { format!("host: kvm-a, {spec}") };
     let found = find(&[("vm", &spec)]);
     assert_eq!(found.len(), 1, "{spec}: {found:#?}");
     let f = &found[0];
@@ -59,7 +63,12 @@ fn a_machine_is_in_one_place() {
     let found = find(&[("vm", "memory: 1Gi")]);
     assert_eq!((found[0].code, found[0].path.as_deref()), (Code::MissingField, Some("spec")));
     expect("host: kvm-x", Code::MissingReference, "spec.host", "the Host `kvm-x`, which is not declared");
-    expect("placement: {hosts: {matchLabels: {rack: r9}}}", Code::MissingReference, "spec.placement.hosts", "no Host has the labels");
+    expect(
+        "placement: {hosts: {matchLabels: {rack: r9}}}",
+        Code::MissingReference,
+        "spec.placement.hosts",
+        "no Host has the labels",
+    );
     expect("migrationPolicy: gentle", Code::MissingReference, "spec.migrationPolicy", "the MigrationPolicy `gentle`");
     expect(
         "disks: [{name: a, pool: nsf, size: 1Gi}]",
@@ -76,17 +85,38 @@ fn a_missing_reference_names_what_was_probably_meant() {
 
 #[test]
 fn a_pool_is_where_its_machine_is() {
-    expect("disks: [{name: a, pool: only-b, size: 1Gi}]", Code::Conflict, "spec.disks[0].pool", "not on the host `kvm-a`");
-    assert!(find(&[("vm", "placement: {hosts: {matchLabels: {rack: r1}}}, memory: 1Gi, disks: [{name: a, pool: only-b, size: 1Gi}]")]).is_empty());
-    let found = find(&[("vm", "placement: {hosts: {matchLabels: {rack: r2}}}, memory: 1Gi, disks: [{name: a, pool: only-b, size: 1Gi}]")]);
-    assert!(found.iter().any(|f| f.code == Code::Conflict && f.message.contains("(`only-b`)") && f.related.len() == 1), "{found:#?}");
+    expect(
+        "disks: [{name: a, pool: only-b, size: 1Gi}]",
+        Code::Conflict,
+        "spec.disks[0].pool",
+        "not on the host `kvm-a`",
+    );
+    assert!(
+        find(&[(
+            "vm",
+            "placement: {hosts: {matchLabels: {rack: r1}}}, memory: 1Gi, disks: [{name: a, pool: only-b, size: 1Gi}]"
+        )])
+        .is_empty()
+    );
+    let found = find(&[(
+        "vm",
+        "placement: {hosts: {matchLabels: {rack: r2}}}, memory: 1Gi, disks: [{name: a, pool: only-b, size: 1Gi}]",
+    )]);
+    assert!(
+        found.iter().any(|f| f.code == Code::Conflict && f.message.contains("(`only-b`)") && f.related.len() == 1),
+        "{found:#?}"
+    );
 }
 
 #[test]
 fn maintenance_is_a_warning() {
     for spec in ["host: kvm-c", "placement: {hosts: {matchLabels: {rack: r2}}}"] {
         let found = find(&[("vm", &format!("{spec}, memory: 1Gi"))]);
-        assert_eq!((found.len(), found[0].code, found[0].severity), (1, Code::Conflict, Severity::Warning), "{found:#?}");
+        assert_eq!(
+            (found.len(), found[0].code, found[0].severity),
+            (1, Code::Conflict, Severity::Warning),
+            "{found:#?}"
+        );
     }
     let found = find(&[("vm", "placement: {antiAffinity: [tier]}, memory: 1Gi")]);
     assert_eq!((found[0].code, found[0].severity), (Code::Contradiction, Severity::Warning));
@@ -103,7 +133,12 @@ fn cpus_memory_and_firmware_agree() {
     expect(&format!("cpus: 2, {topology}"), Code::Contradiction, "spec.cpu.topology", "up to 2");
     expect("cpu: {mode: custom}", Code::MissingField, "spec.cpu", "needs a `model`");
     expect("cpu: {mode: host-model, model: x}", Code::Contradiction, "spec.cpu.model", "`mode: custom` only");
-    expect("cpu: {mode: host-model, features: [{name: vmx}, {name: vmx}]}", Code::Contradiction, "spec.cpu.features[1]", "twice");
+    expect(
+        "cpu: {mode: host-model, features: [{name: vmx}, {name: vmx}]}",
+        Code::Contradiction,
+        "spec.cpu.features[1]",
+        "twice",
+    );
     expect("firmware: bios, secureBoot: true", Code::Contradiction, "spec.secureBoot", "UEFI");
 }
 
@@ -140,13 +175,23 @@ fn a_disk_is_in_one_place_and_can_be_made() {
 
 #[test]
 fn devices_of_a_machine_do_not_collide() {
-    expect("disks: [{name: a, file: /x}, {name: a, file: /y}]", Code::Contradiction, "spec.disks[1].name", "taken by `spec.disks[0]`");
+    expect(
+        "disks: [{name: a, file: /x}, {name: a, file: /y}]",
+        Code::Contradiction,
+        "spec.disks[1].name",
+        "taken by `spec.disks[0]`",
+    );
     let targets = "disks: [{name: a, file: /x, target: vda}, {name: b, file: /y, target: vda}]";
     expect(targets, Code::Contradiction, "spec.disks[1].target", "`vda`");
     let boot = "disks: [{name: a, file: /x, bootOrder: 1}], interfaces: [{network: default, bootOrder: 1}]";
     expect(boot, Code::Contradiction, "spec.interfaces[0].bootOrder", "boot order `1`");
     expect("interfaces: [{model: virtio}]", Code::MissingField, "spec.interfaces[0]", "not connected");
-    expect("interfaces: [{network: a, bridge: b}]", Code::Contradiction, "spec.interfaces[0].bridge", "`network` and `bridge`");
+    expect(
+        "interfaces: [{network: a, bridge: b}]",
+        Code::Contradiction,
+        "spec.interfaces[0].bridge",
+        "`network` and `bridge`",
+    );
     expect("interfaces: [{network: a, mac: '53:54:00:00:00:01'}]", Code::WrongValue, "spec.interfaces[0].mac", "group");
     expect("serials: [{type: file, path: x}]", Code::WrongValue, "spec.serials[0].path", "begin with `/`");
     expect("rng: {device: /etc/passwd}", Code::WrongValue, "spec.rng.device", "`/dev/`");
@@ -159,7 +204,12 @@ fn xml_is_a_domain() {
     expect("xml: {}", Code::MissingField, "spec.xml", "neither");
     expect("xml: {inline: '<domain>'}", Code::BadXml, "spec.xml.inline", "cannot be read");
     expect("xml: {inline: '<pool/>'}", Code::BadXml, "spec.xml.inline", "a `pool`, not a `domain`");
-    expect("xml: {inline: '<!DOCTYPE x [<!ENTITY a \"b\">]><domain/>'}", Code::BadXml, "spec.xml.inline", "cannot be read");
+    expect(
+        "xml: {inline: '<!DOCTYPE x [<!ENTITY a \"b\">]><domain/>'}",
+        Code::BadXml,
+        "spec.xml.inline",
+        "cannot be read",
+    );
     expect("xmlPatches: [{op: remove, at: '/domain/devices['}]", Code::BadXml, "spec.xmlPatches[0]", "not a selector");
     expect("xmlPatches: [{op: remove, at: '/network/x'}]", Code::BadXml, "spec.xmlPatches[0]", "`/domain`");
     expect("xmlPatches: [{op: add, at: /domain, xml: '<a>'}]", Code::BadXml, "spec.xmlPatches[0]", "not XML");
@@ -168,7 +218,12 @@ fn xml_is_a_domain() {
 
 /// The one finding about machines `a` and `b`, both on `kvm-a`.
 fn pair(a: &str, b: &str) -> Option<Finding> {
-    let with = |spec: &str| format!("memory: 1Gi, {}{spec}", if spec.contains("host:") || spec.contains("placement:") { "" } else { "host: kvm-a, " });
+    let with = |spec: &str| {
+        format!(
+            "memory: 1Gi, {}{spec}",
+            if spec.contains("host:") || spec.contains("placement:") { "" } else { "host: kvm-a, " }
+        )
+    };
     let mut found = find(&[("a", &with(a)), ("b", &with(b))]);
     assert!(found.len() <= 1, "{found:#?}");
     found.pop().inspect(|f| assert_eq!((f.code, f.related.len()), (Code::Conflict, 1), "{f:?}"))
@@ -218,7 +273,12 @@ fn names_that_are_put_together_can_meet() {
 #[test]
 fn nobody_writes_to_a_backing_image() {
     let overlay = "disks: [{name: d, pool: nfs, backingImage: base.qcow2}]";
-    assert!(pair(overlay, "disks: [{name: d, pool: nfs, volume: base.qcow2}]").unwrap().message.contains("backing image of a disk of `a`"));
+    assert!(
+        pair(overlay, "disks: [{name: d, pool: nfs, volume: base.qcow2}]")
+            .unwrap()
+            .message
+            .contains("backing image of a disk of `a`")
+    );
     assert_eq!(pair(overlay, "disks: [{name: d, pool: nfs, volume: base.qcow2, readOnly: true}]"), None);
 }
 
@@ -228,7 +288,8 @@ fn a_reference_to_a_manifest_with_an_error_is_not_missing() {
 --- {apiVersion: drover/v1alpha1, kind: VirtualMachine, metadata: {name: vm}, spec: {host: kvm-a, memory: 1Gi}}
 --- {apiVersion: drover/v1alpha1, kind: VirtualMachine, metadata: {name: vm2}, spec: {host: kvm-b, memory: 1Gi}}
 ";
-    let check = |text: String| load(&MemoryTree::new().with("a.yaml", text), Revision::default(), &Limits::default()).findings;
+    let check =
+        |text: String| load(&MemoryTree::new().with("a.yaml", text), Revision::default(), &Limits::default()).findings;
     let codes: Vec<Code> = check(text.to_owned()).iter().map(|f| f.code).collect();
     assert_eq!(codes, [Code::UnknownField, Code::MissingReference], "only `kvm-b` is missing for certain");
     let codes: Vec<Code> = check(format!("{text}---\n[unclosed")).iter().map(|f| f.code).collect();
