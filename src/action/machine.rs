@@ -109,7 +109,8 @@ pub enum MachineAction {
         uuid: Uuid,
         /// What to change.
         edits: Vec<DomainXmlEdit>,
-        /// Digest of the persistent definition the plan was made from; another one now is a refusal.
+        /// Digest of the persistent definition the plan was made from; another one now is a refusal. Empty for a domain
+        /// without a persistent definition (transient), which gets one.
         expect: String,
     },
     /// Writes the ownership mark into a domain (adoption), live and persistent.
@@ -120,6 +121,13 @@ pub enum MachineAction {
         uuid: Uuid,
         /// The mark.
         owner: OwnerMark,
+    },
+    /// Takes the ownership mark out of a domain, live and persistent: Drover lets go of it.
+    RemoveOwner {
+        /// Where.
+        host: String,
+        /// Which.
+        uuid: Uuid,
     },
     /// Renames a domain that is off (`virDomainRename`).
     RenameDomain {
@@ -341,6 +349,7 @@ impl MachineAction {
             Self::DefineDomain { .. } => "DefineDomain",
             Self::UpdateDomain { .. } => "UpdateDomain",
             Self::SetOwner { .. } => "SetOwner",
+            Self::RemoveOwner { .. } => "RemoveOwner",
             Self::RenameDomain { .. } => "RenameDomain",
             Self::ChangeLive { .. } => "ChangeLive",
             Self::SetAutostart { .. } => "SetAutostart",
@@ -368,6 +377,7 @@ impl MachineAction {
             | Self::DefineDomain { host, .. }
             | Self::UpdateDomain { host, .. }
             | Self::SetOwner { host, .. }
+            | Self::RemoveOwner { host, .. }
             | Self::RenameDomain { host, .. }
             | Self::ChangeLive { host, .. }
             | Self::SetAutostart { host, .. }

@@ -6,6 +6,7 @@ use crate::action::Action;
 use crate::finding::{Finding, Source};
 use crate::kind::Resources;
 use crate::kind::settings::SettingsSpec;
+use crate::kind::virtual_machine::Survey;
 use crate::model::ResourceId;
 use crate::observed::Observed;
 use jiff::Timestamp;
@@ -27,6 +28,8 @@ pub struct Context<'a> {
     pub options: &'a PlanOptions,
     /// The commit, for texts.
     pub commit: Option<&'a str>,
+    /// Where the machines are and where they should be.
+    pub survey: Survey,
 }
 
 /// Something that is true, or will be after a step.

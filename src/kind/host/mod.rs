@@ -1,5 +1,6 @@
 //! `Host`: a hypervisor host, reached through libvirt.
 
+mod plan;
 mod rules;
 mod spec;
 

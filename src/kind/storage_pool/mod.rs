@@ -1,5 +1,6 @@
 //! `StoragePool`: a libvirt storage pool on one or more hosts.
 
+mod plan;
 mod rules;
 mod spec;
 

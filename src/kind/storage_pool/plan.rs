@@ -1,0 +1,234 @@
+//! Compares a StoragePool with each of its hosts, and drafts the steps.
+
+use super::{PoolSource, PoolType, StoragePoolSpec};
+use crate::action::{Action, MachineAction};
+use crate::finding::{Code, Finding};
+use crate::model::Manifest;
+use crate::observed::{PoolState, Reading};
+use crate::plan::{Change, Context, Drafts, Effect, Fact, Health, Operation, StepDraft, Sync};
+use serde_json::{Value, json};
+use xmltree::{Element, XMLNode};
+
+/// Drafts what brings the pool to each of its hosts.
+pub fn draft(manifest: &Manifest<StoragePoolSpec>, ctx: &Context<'_>, out: &mut Drafts) {
+    for host in &manifest.spec.hosts {
+        match ctx.observed.hosts.get(host) {
+            Some(Reading::Present(state)) => {
+                on_host(manifest, host, state.pools.get(manifest.spec.libvirt_name(manifest.name())), out);
+            }
+            _ => {
+                let report = out.report(&manifest.id(), None);
+                report.sync = Sync::Unknown;
+                report.health = Health::Unknown;
+            }
+        }
+    }
+}
+
+fn on_host(manifest: &Manifest<StoragePoolSpec>, host: &str, state: Option<&PoolState>, out: &mut Drafts) {
+    let id = manifest.id();
+    let spec = &manifest.spec;
+    let pool = spec.libvirt_name(manifest.name()).to_owned();
+    let active = Fact::PoolActive { host: host.into(), pool: pool.clone() };
+    let path = |field: &str| format!("spec.hosts[{host}].{field}");
+    let machine = Action::Machine;
+    let start = || {
+        StepDraft::new(
+            machine(MachineAction::StartStoragePool { host: host.into(), pool: pool.clone() }),
+            id.clone(),
+            format!("start storage pool {pool} on {host}"),
+            "machines on this host use its volumes",
+        )
+    };
+    let Some(state) = state else {
+        let report = out.report(&id, None);
+        report.operation = report.operation.max(Operation::Create);
+        report.health = Health::Missing;
+        out.change(&id, None, change(path("defined"), json!(false), json!(true)));
+        let mut define = StepDraft::new(
+            machine(MachineAction::DefineStoragePool {
+                host: host.into(),
+                pool: pool.clone(),
+                xml: xml(spec, &pool),
+                autostart: spec.autostart,
+            }),
+            id.clone(),
+            format!("define storage pool {pool} on {host}"),
+            format!("{host} has no pool of this name"),
+        );
+        define.undo = Some(format!("virsh pool-destroy {pool} && virsh pool-undefine {pool} on {host}"));
+        let define = out.step(define);
+        let mut start = start();
+        start.after.push(define);
+        start.offers.push(active);
+        out.step(start);
+        return;
+    };
+    for (field, before, after) in differences(spec, state) {
+        out.change(
+            &id,
+            None,
+            Change {
+                path: path(field),
+                before: before.clone(),
+                after: after.clone(),
+                effect: Effect::Recreate,
+                definition: None,
+                note: None,
+            },
+        );
+        out.finding(
+            Finding::new(
+                Code::RecreateNeeded,
+                format!("storage pool `{pool}` on `{host}` has {field} {before}, wanted is {after}"),
+            )
+            .of(manifest, "spec")
+            .hint("Drover does not take a pool with volumes apart: undefine it by hand, give this one another `poolName`, or make the manifest say what is there"),
+        );
+        out.report(&id, None).health = Health::Degraded;
+    }
+    if state.autostart != spec.autostart {
+        let report = out.report(&id, None);
+        report.operation = report.operation.max(Operation::Update);
+        out.change(&id, None, change(path("autostart"), json!(state.autostart), json!(spec.autostart)));
+        out.step(StepDraft::new(
+            machine(MachineAction::SetStoragePoolAutostart {
+                host: host.into(),
+                pool: pool.clone(),
+                autostart: spec.autostart,
+            }),
+            id.clone(),
+            format!("turn autostart of storage pool {pool} on {host} {}", if spec.autostart { "on" } else { "off" }),
+            "the manifest says so",
+        ));
+    }
+    if !state.active {
+        let report = out.report(&id, None);
+        report.operation = report.operation.max(Operation::Update);
+        report.health = Health::Degraded;
+        out.change(&id, None, change(path("active"), json!(false), json!(true)));
+        let mut start = start();
+        start.offers.push(active);
+        out.step(start);
+    }
+}
+
+fn change(path: String, before: Value, after: Value) -> Change {
+    Change { path, before, after, effect: Effect::Live, definition: None, note: None }
+}
+
+/// Fields in which an existing pool is another one than the manifest says.
+fn differences(spec: &StoragePoolSpec, state: &PoolState) -> Vec<(&'static str, Value, Value)> {
+    let Ok(root) = Element::parse(state.xml.as_bytes()) else { return Vec::new() };
+    let mut found = Vec::new();
+    let mut compare = |field, before: Option<&str>, after: Option<&str>| {
+        if let Some(after) = after
+            && before != Some(after)
+        {
+            found.push((field, json!(before), json!(after)));
+        }
+    };
+    compare("type", root.attributes.get("type").map(String::as_str), Some(type_name(spec.r#type)));
+    compare("target", state.target.as_deref(), spec.target.as_deref());
+    if let Some(source) = &spec.source {
+        let xml = root.get_child("source");
+        let attribute = |child: &str, name: &str| {
+            xml.and_then(|s| s.get_child(child)).and_then(|c| c.attributes.get(name)).map(String::as_str)
+        };
+        compare("source.host", attribute("host", "name"), source.host.as_deref());
+        compare("source.path", attribute("dir", "path"), source.path.as_deref());
+        let name = xml.and_then(|s| s.get_child("name")).and_then(Element::get_text);
+        compare("source.name", name.as_deref(), source.name.as_deref());
+    }
+    found
+}
+
+/// libvirt's name of a pool type.
+fn type_name(kind: PoolType) -> &'static str {
+    match kind {
+        PoolType::Dir => "dir",
+        PoolType::Fs => "fs",
+        PoolType::Netfs => "netfs",
+        PoolType::Logical => "logical",
+        PoolType::Disk => "disk",
+        PoolType::Iscsi => "iscsi",
+        PoolType::Scsi => "scsi",
+        PoolType::Mpath => "mpath",
+        PoolType::Rbd => "rbd",
+        PoolType::Zfs => "zfs",
+    }
+}
+
+/// The pool's definition (libvirt.org/formatstorage.html).
+fn xml(spec: &StoragePoolSpec, name: &str) -> String {
+    let mut root = Element::new("pool");
+    root.attributes.insert("type".into(), type_name(spec.r#type).into());
+    root.children.push(text("name", name));
+    if let Some(PoolSource { host, path, format, devices, name, adapter }) = &spec.source {
+        let mut source = Element::new("source");
+        let mut child = |tag: &str, attribute: &str, value: &Option<String>| {
+            if let Some(value) = value {
+                source.children.push(with_attribute(tag, attribute, value));
+            }
+        };
+        child("host", "name", host);
+        child("dir", "path", path);
+        child("adapter", "name", adapter);
+        child("format", "type", format);
+        source.children.extend(devices.iter().map(|d| with_attribute("device", "path", d)));
+        source.children.extend(name.iter().map(|n| text("name", n)));
+        root.children.push(XMLNode::Element(source));
+    }
+    if let Some(path) = &spec.target {
+        let mut target = Element::new("target");
+        target.children.push(text("path", path));
+        root.children.push(XMLNode::Element(target));
+    }
+    let mut out = Vec::new();
+    let config = xmltree::EmitterConfig::new().write_document_declaration(false);
+    match root.write_with_config(&mut out, config) {
+        Ok(()) => String::from_utf8_lossy(&out).into_owned(),
+        // Writing to memory cannot fail; an empty definition would be refused by libvirt.
+        Err(_) => String::new(),
+    }
+}
+
+fn text(tag: &str, value: &str) -> XMLNode {
+    let mut element = Element::new(tag);
+    element.children.push(XMLNode::Text(value.into()));
+    XMLNode::Element(element)
+}
+
+fn with_attribute(tag: &str, attribute: &str, value: &str) -> XMLNode {
+    let mut element = Element::new(tag);
+    element.attributes.insert(attribute.into(), value.into());
+    XMLNode::Element(element)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pool_definition_escapes_what_a_manifest_says() {
+        let spec = StoragePoolSpec {
+            hosts: vec!["a".into()],
+            r#type: PoolType::Netfs,
+            source: Some(PoolSource {
+                host: Some("nfs".into()),
+                path: Some("/srv/\"><x".into()),
+                format: Some("nfs".into()),
+                ..Default::default()
+            }),
+            target: Some("/var/lib/libvirt/images".into()),
+            shared: true,
+            autostart: true,
+            pool_name: None,
+        };
+        let written = xml(&spec, "images");
+        let root = Element::parse(written.as_bytes()).unwrap();
+        assert_eq!(root.get_child("source").unwrap().get_child("dir").unwrap().attributes["path"], "/srv/\"><x");
+        let state = PoolState { xml: written, target: spec.target.clone(), ..Default::default() };
+        assert_eq!(differences(&spec, &state), []);
+    }
+}

@@ -1,0 +1,126 @@
+//! Changes to a machine where it is: definition, live devices, autostart, name.
+
+use super::{Chain, Draft, Here};
+use crate::action::MachineAction;
+use crate::domain_xml;
+use crate::finding::{Code, Finding};
+use crate::kind::virtual_machine::{compare, identity};
+use crate::plan::{Drafts, Effect, Health, Operation};
+use serde_json::json;
+
+impl Draft<'_> {
+    /// Drafts the changes; tells whether a restart is needed and allowed.
+    pub(super) fn in_place(&self, here: Here<'_>, chain: &mut Chain, out: &mut Drafts) -> bool {
+        let (volumes, made) = self.volumes(here.host, here.state, Some(here.domain), out);
+        chain.join(volumes);
+        let owner = self.owner(Some(here.domain), made);
+        let difference = match compare(self.m, here.domain, here.state, self.ctx.resources, &owner) {
+            Ok(difference) => difference,
+            Err(finding) => {
+                out.report(&self.id, None).health = Health::Degraded;
+                out.finding(finding);
+                return false;
+            }
+        };
+        for path in &difference.recreate {
+            out.report(&self.id, None).health = Health::Degraded;
+            out.finding(
+                Finding::new(
+                    Code::RecreateNeeded,
+                    format!("`{path}` of `{}` cannot be changed on the existing machine", self.m.name()),
+                )
+                .of(self.m, path)
+                .hint("set it back, or make a new machine and move the data"),
+            );
+        }
+        let name = identity::domain_name(self.m);
+        let renamed = here.domain.name != name;
+        let changed = !difference.changes.is_empty();
+        for change in difference.changes {
+            out.change(&self.id, None, change);
+        }
+        let wants_restart = !difference.restart.is_empty() || renamed;
+        let mut waiting = difference.restart;
+        if !difference.edits.is_empty() || !here.domain.persistent {
+            if changed || !here.domain.persistent {
+                self.note(Operation::Update, out);
+            }
+            if !here.domain.persistent {
+                self.change("status.persistent", json!(false), json!(true), Effect::Live, out);
+            }
+            let expect = here.domain.persistent_xml.as_deref().map(domain_xml::digest).unwrap_or_default();
+            let mut update = self.step(
+                MachineAction::UpdateDomain {
+                    host: here.host.into(),
+                    uuid: here.domain.uuid,
+                    edits: difference.edits,
+                    expect,
+                },
+                format!("update the definition of {} on {}", self.m.name(), here.host),
+                if here.domain.persistent {
+                    "the persistent definition differs from the manifest"
+                } else {
+                    "it has no persistent definition, and would vanish when it stops"
+                },
+            );
+            update.undo = Some("git revert; the definition before is in the plan's changes".into());
+            chain.push(update, out);
+        }
+        for (change, summary) in difference.live {
+            self.note(Operation::Update, out);
+            let step = self.step(
+                MachineAction::ChangeLive { host: here.host.into(), uuid: here.domain.uuid, change },
+                format!("{summary} ({} on {})", self.m.name(), here.host),
+                "the running machine differs from the manifest",
+            );
+            chain.push(step, out);
+        }
+        if let Some(on) = self.m.spec.autostart
+            && on != here.domain.autostart
+            && self.ctx.survey.target(self.m.name()).is_some()
+        {
+            self.note(Operation::Update, out);
+            self.change("spec.autostart", json!(here.domain.autostart), json!(on), Effect::Live, out);
+            chain.push(self.autostart(here.host, here.domain.uuid, on), out);
+        }
+        if renamed {
+            self.note(Operation::Update, out);
+            self.change("metadata.name", json!(here.domain.name), json!(name), Effect::Restart, out);
+            if here.domain.is_active() {
+                waiting.push("metadata.name".into());
+            } else {
+                self.rename_off(here, chain, out);
+            }
+        }
+        if !wants_restart || !here.domain.is_active() {
+            return false;
+        }
+        if self.may_restart() {
+            return true;
+        }
+        if !waiting.is_empty() {
+            out.finding(
+                Finding::new(
+                    Code::WaitsForRestart,
+                    format!("`{}`: {} takes effect at the next restart", self.m.name(), waiting.join(", ")),
+                )
+                .of(self.m, waiting.first().map_or("spec", String::as_str))
+                .hint("restart the machine, or set `restartPolicy: Allow`"),
+            );
+        }
+        false
+    }
+
+    /// Renames it, once it is off.
+    pub(super) fn rename_off(&self, here: Here<'_>, chain: &mut Chain, out: &mut Drafts) {
+        let name = identity::domain_name(self.m);
+        if here.domain.name != name {
+            let step = self.step(
+                MachineAction::RenameDomain { host: here.host.into(), uuid: here.domain.uuid, name: name.into() },
+                format!("rename {} to {name} on {}", here.domain.name, here.host),
+                "the manifest has this name now",
+            );
+            chain.push(step, out);
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! A machine that is nowhere: volumes, definition, autostart, start.
+
+use super::super::PowerState;
+use super::{Chain, Draft};
+use crate::action::MachineAction;
+use crate::finding::{Code, Finding};
+use crate::kind::host::Maintenance;
+use crate::kind::virtual_machine::{identity, render};
+use crate::plan::{Block, Disruption, Drafts, Effect, Health, Operation};
+use serde_json::{Value, json};
+
+impl<'a> Draft<'a> {
+    /// Makes it on `host`.
+    pub(super) fn create(&self, host: &'a str, out: &mut Drafts) {
+        let unknown = self.ctx.survey.unknown();
+        if !unknown.is_empty() {
+            self.unknown(&unknown.keys().cloned().collect::<Vec<_>>(), out);
+            return;
+        }
+        let Some(state) = self.ctx.observed.host(host) else {
+            self.unknown(&[host.to_owned()], out);
+            return;
+        };
+        let uuid = identity::uuid(self.m);
+        let name = identity::domain_name(self.m);
+        if let Some(other) = state.domains.iter().find(|d| d.name == name) {
+            out.report(&self.id, None).health = Health::Degraded;
+            out.finding(
+                Finding::new(
+                    Code::NotOwned,
+                    format!("the name `{name}` on `{host}` belongs to the domain {}", other.uuid),
+                )
+                .of(self.m, "metadata.name")
+                .hint("give the manifest another `domainName`, or remove the domain"),
+            );
+            return;
+        }
+        let report = out.report(&self.id, None);
+        report.operation = Operation::Create;
+        report.health = Health::Missing;
+        self.change("spec.host", Value::Null, json!(host), Effect::None, out);
+        let mut chain = Chain::default();
+        let (volumes, made) = self.volumes(host, state, None, out);
+        chain.join(volumes);
+        let owner = self.owner(None, made);
+        let xml = match render(self.m, state, self.ctx.resources, &owner) {
+            Ok(xml) => xml,
+            Err(finding) => {
+                out.finding(finding);
+                return;
+            }
+        };
+        let mut blocks = self.cordoned(host);
+        blocks.extend(self.unmet(host, state));
+        let mut define = self.step(
+            MachineAction::DefineDomain { host: host.into(), name: name.into(), uuid, xml },
+            format!("define {} on {host}", self.m.name()),
+            "no host that could be read has it",
+        );
+        define.undo = Some(format!("virsh undefine {name} on {host}; its volumes stay"));
+        define.blocked_by = blocks;
+        chain.push(define, out);
+        if self.m.spec.autostart == Some(true) {
+            chain.push(self.autostart(host, uuid, true), out);
+        }
+        if self.m.spec.power_state != PowerState::Stopped {
+            let mut start = self.step(
+                MachineAction::StartDomain {
+                    host: host.into(),
+                    uuid,
+                    paused: self.m.spec.power_state == PowerState::Paused,
+                },
+                format!("start {} on {host}", self.m.name()),
+                format!("`powerState` is {:?}", self.m.spec.power_state),
+            );
+            start.disruption = Disruption::None;
+            start.undo = Some(format!("virsh shutdown {name} on {host}"));
+            chain.push(start, out);
+        }
+    }
+
+    /// Why a host takes nothing new, if so.
+    pub(super) fn cordoned(&self, host: &str) -> Vec<Block> {
+        let Some(manifest) = self.ctx.resources.hosts.get(host) else { return Vec::new() };
+        if manifest.spec.maintenance == Maintenance::None {
+            return Vec::new();
+        }
+        vec![Block {
+            code: Code::CannotMove,
+            reason: format!("`{host}` is in maintenance ({:?}) and takes no machine", manifest.spec.maintenance),
+            way_out: "set `maintenance: None` on the host, or choose another one".into(),
+        }]
+    }
+}

@@ -1,0 +1,410 @@
+//! From where a machine is and what it is to the steps that make it as its manifest says. This file decides which of
+//! the cases of [`Survey`](super::Survey) it is; the files beside it draft one case each.
+
+mod change;
+mod create;
+mod migrate;
+mod power;
+mod storage;
+mod sweep;
+
+pub use sweep::sweep;
+
+use super::survey::{Copy, Located, Target};
+use super::{PowerState, VirtualMachineSpec};
+use crate::action::{Action, MachineAction};
+use crate::finding::{Code, Finding};
+use crate::kind::settings::Drift;
+use crate::model::{Manifest, ResourceId};
+use crate::observed::{DomainState, HostState, OwnedVolume, OwnerMark, RunState};
+use crate::plan::{
+    Block, Change, Context, Definition, DraftId, Drafts, Effect, Health, Interruption, Operation, StepDraft, Sync,
+};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+/// One machine while its steps are drafted.
+pub(super) struct Draft<'a> {
+    pub m: &'a Manifest<VirtualMachineSpec>,
+    pub id: ResourceId,
+    pub ctx: &'a Context<'a>,
+}
+
+/// A domain that was found, on a host that was read.
+#[derive(Clone, Copy)]
+pub(super) struct Here<'a> {
+    pub host: &'a str,
+    pub state: &'a HostState,
+    pub domain: &'a DomainState,
+}
+
+/// Drafts what brings a machine to what its manifest says.
+pub fn draft(m: &Manifest<VirtualMachineSpec>, ctx: &Context<'_>, out: &mut Drafts) {
+    let d = Draft { m, id: m.id(), ctx };
+    let located = ctx.survey.located(m.name());
+    match located {
+        Located::Unknown { hosts } => d.unknown(hosts, out),
+        Located::Broken { hosts } => d.needs_a_person(
+            Code::NeedsAPerson,
+            format!("`{}`: a post-copy migration broke; half of its memory is on each of {}", m.name(), hosts.join(", ")),
+            "heal the link: QEMU may finish by itself; or `virsh migrate --postcopy-resume`. Destroying either side loses the machine's memory",
+            out,
+        ),
+        Located::Twice { hosts } => d.needs_a_person(
+            Code::RunningTwice,
+            format!("`{}` runs on {} at once", m.name(), hosts.join(" and ")),
+            "stop the copy that should not run (`virsh destroy`), and check the disks: both may have written to them",
+            out,
+        ),
+        Located::DefinedTwice { hosts } => d.needs_a_person(
+            Code::DefinedTwice,
+            format!("`{}` is off and defined on {}; which one is right cannot be told", m.name(), hosts.join(" and ")),
+            "undefine the copies that should not be (`virsh undefine`)",
+            out,
+        ),
+        Located::Foreign { copy } => d.foreign(copy, out),
+        Located::Moving { from, to } => d.moving(from.as_ref(), to.as_ref(), out),
+        Located::Absent => match d.target() {
+            Ok(host) => d.create(host, out),
+            Err(block) => d.nowhere(block, out),
+        },
+        Located::At { copy, stale } => {
+            let Some(here) = d.here(copy) else { return };
+            d.health(here, out);
+            d.leftovers(here, stale, out);
+            d.present(here, None, out);
+        }
+    }
+}
+
+impl<'a> Draft<'a> {
+    /// The host's name and state, and the domain, of a copy.
+    fn here(&self, copy: &'a Copy) -> Option<Here<'a>> {
+        Some(Here {
+            host: &copy.host,
+            state: self.ctx.observed.host(&copy.host)?,
+            domain: copy.domain(self.ctx.observed)?,
+        })
+    }
+
+    /// The host it should be on, or why there is none.
+    fn target(&self) -> Result<&'a str, Block> {
+        let why = match self.ctx.survey.target(self.m.name()) {
+            Some(Target::Host(host)) => return Ok(host),
+            Some(Target::Nowhere { why }) => why.clone(),
+            None => "the manifest says neither `host` nor `placement`".into(),
+        };
+        Err(Block { code: Code::CannotMove, reason: why, way_out: "add a host, free one, or widen `placement`".into() })
+    }
+
+    /// The ownership mark it should carry. `volumes` are those that Drover made or is about to make for it.
+    fn owner(&self, domain: Option<&DomainState>, made: Vec<OwnedVolume>) -> OwnerMark {
+        let mut volumes = domain.and_then(|d| d.owner.as_ref()).map(|o| o.volumes.clone()).unwrap_or_default();
+        volumes.extend(made);
+        volumes.sort();
+        volumes.dedup();
+        OwnerMark {
+            fleet: self.ctx.resources.fleet().into(),
+            name: self.m.name().into(),
+            delete: self.m.spec.deletion_policy == super::DeletionPolicy::Delete,
+            volumes,
+        }
+    }
+
+    /// A draft for this machine.
+    fn step(&self, action: MachineAction, summary: impl Into<String>, why: impl Into<String>) -> StepDraft {
+        StepDraft::new(Action::Machine(action), self.id.clone(), summary, why)
+    }
+
+    fn note(&self, operation: Operation, out: &mut Drafts) {
+        let report = out.report(&self.id, None);
+        report.operation = report.operation.max(operation);
+    }
+
+    fn change(&self, path: &str, before: Value, after: Value, effect: Effect, out: &mut Drafts) {
+        out.change(&self.id, None, Change { path: path.into(), before, after, effect, definition: None, note: None });
+    }
+
+    /// Whether differences are only shown: they were made by hand, and drift is to be reported.
+    fn only_reports(&self) -> bool {
+        self.ctx.options.is_drift(&self.id) && self.m.spec.drift.unwrap_or(self.ctx.settings.drift) == Drift::Report
+    }
+
+    fn unknown(&self, hosts: &[String], out: &mut Drafts) {
+        let report = out.report(&self.id, None);
+        report.sync = Sync::Unknown;
+        report.health = Health::Unknown;
+        let why = hosts.iter().find_map(|h| self.ctx.survey.unknown().get(h)).cloned().unwrap_or_default();
+        out.finding(
+            Finding::new(
+                Code::HostUnknown,
+                format!(
+                    "`{}` was not found, and may be on {}, which could not be read: {why}",
+                    self.m.name(),
+                    hosts.join(", ")
+                ),
+            )
+            .of(self.m, "spec.host")
+            .hint("bring the host back; if it is really off, say `fenced: true` in its manifest"),
+        );
+    }
+
+    fn needs_a_person(&self, code: Code, message: String, hint: &str, out: &mut Drafts) {
+        let report = out.report(&self.id, None);
+        report.sync = Sync::OutOfSync;
+        report.health = Health::Degraded;
+        out.finding(Finding::new(code, message).of(self.m, "metadata.name").hint(hint));
+    }
+
+    fn nowhere(&self, block: Block, out: &mut Drafts) {
+        let report = out.report(&self.id, None);
+        report.sync = Sync::OutOfSync;
+        report.health = Health::Missing;
+        out.finding(
+            Finding::new(block.code, format!("`{}` has no host: {}", self.m.name(), block.reason))
+                .of(self.m, "spec.placement")
+                .hint(block.way_out),
+        );
+    }
+
+    /// A domain of its name or UUID that is not Drover's: taken over where that was asked for, refused otherwise.
+    fn foreign(&self, copy: &'a Copy, out: &mut Drafts) {
+        let Some(here) = self.here(copy) else { return };
+        let asked = self.ctx.options.adopt.contains(self.m.name())
+            || self.m.metadata.annotations.get("drover/adopt").is_some_and(|v| v == "true");
+        let owner = here.domain.owner.as_ref().map_or_else(
+            || "no Drover made it".to_owned(),
+            |o| format!("it belongs to `{}` of the fleet `{}`", o.name, o.fleet),
+        );
+        if !asked {
+            let report = out.report(&self.id, None);
+            report.sync = Sync::OutOfSync;
+            report.health = Health::Degraded;
+            out.finding(
+                Finding::new(
+                    Code::NotOwned,
+                    format!("`{}` on `{}` exists and is not Drover's: {owner}", here.domain.name, here.host),
+                )
+                .of(self.m, "metadata.name")
+                .hint("give the manifest another name or `domainName`; or let Drover take the domain over with the annotation `drover/adopt: \"true\"` or `--adopt`"),
+            );
+            return;
+        }
+        self.note(Operation::Adopt, out);
+        self.change("metadata.owner", json!(here.domain.owner), json!(self.ctx.resources.fleet()), Effect::Live, out);
+        let mut adopt = self.step(
+            MachineAction::SetOwner {
+                host: here.host.into(),
+                uuid: here.domain.uuid,
+                owner: self.owner(Some(here.domain), Vec::new()),
+            },
+            format!("adopt {} on {}", here.domain.name, here.host),
+            format!("adoption was asked for; {owner}"),
+        );
+        adopt.undo = Some("take the ownership mark out of the domain's metadata".into());
+        let adopt = out.step(adopt);
+        self.health(here, out);
+        self.present(here, Some(adopt), out);
+    }
+
+    /// A migration that is under way: followed, and nothing else done to the machine meanwhile.
+    fn moving(&self, from: Option<&Copy>, to: Option<&Copy>, out: &mut Drafts) {
+        let report = out.report(&self.id, None);
+        report.health = Health::Progressing;
+        report.sync = Sync::OutOfSync;
+        let Some(from) = from.and_then(|c| self.here(c).map(|_| c)) else {
+            report.sync = Sync::Unknown;
+            out.finding(
+                Finding::new(
+                    Code::InProgress,
+                    format!(
+                        "`{}` is arriving at `{}`; the host it comes from could not be read",
+                        self.m.name(),
+                        to.map_or("?", |c| c.host.as_str())
+                    ),
+                )
+                .of(self.m, "metadata.name")
+                .hint("it is left alone until the migration has ended or both hosts can be read"),
+            );
+            return;
+        };
+        let goal = to.map(|c| c.host.as_str());
+        out.finding(
+            Finding::new(
+                Code::InProgress,
+                format!(
+                    "`{}` is on its way from `{}` to `{}`",
+                    self.m.name(),
+                    from.host,
+                    goal.unwrap_or("another host")
+                ),
+            )
+            .of(self.m, "metadata.name")
+            .hint("the migration is followed to its end; then the rest is planned anew"),
+        );
+        self.follow(from, goal, out);
+    }
+
+    fn health(&self, here: Here<'_>, out: &mut Drafts) {
+        let wanted = self.m.spec.power_state;
+        let health = match (wanted, here.domain.state) {
+            (PowerState::Running, RunState::Running)
+            | (PowerState::Stopped, RunState::Off | RunState::Crashed)
+            | (PowerState::Paused, RunState::Paused) => Health::Healthy,
+            (_, RunState::ShuttingDown) => Health::Progressing,
+            (PowerState::Running, RunState::Paused | RunState::Suspended) => Health::Suspended,
+            _ => Health::Degraded,
+        };
+        out.report(&self.id, None).health = health;
+    }
+
+    /// Definitions that a move left behind: removed once the machine is known to be elsewhere.
+    fn leftovers(&self, here: Here<'_>, stale: &'a [Copy], out: &mut Drafts) {
+        for copy in stale {
+            let Some(old) = self.here(copy) else { continue };
+            let evidence = here.domain.is_active() || here.domain.persistent && old.domain.moved_away();
+            let mut step = self.step(
+                MachineAction::UndefineDomain { host: old.host.into(), uuid: old.domain.uuid, nvram: false },
+                format!("remove the definition of {} that was left on {}", old.domain.name, old.host),
+                format!("{} is on {}; a second definition could be started by mistake", self.m.name(), here.host),
+            );
+            step.undo = Some("nothing is lost: the machine's definition is where it runs".into());
+            if !evidence || !here.domain.persistent {
+                step.blocked_by.push(Block {
+                    code: Code::DefinedTwice,
+                    reason: format!("the machine on `{}` has no definition of its own yet", here.host),
+                    way_out: "it is given one first; this follows".into(),
+                });
+            }
+            out.finding(
+                Finding::new(Code::Leftover, format!("`{}` is also defined, off, on `{}`", self.m.name(), old.host))
+                    .of(self.m, "spec.host")
+                    .hint("it is undefined; disks stay"),
+            );
+            self.note(Operation::Update, out);
+            self.change(&format!("status.definitions[{}]", old.host), json!("off"), Value::Null, Effect::Live, out);
+            out.step(step);
+        }
+    }
+
+    /// Everything about a machine that was found: its definition, its state and its place. `after` comes before all.
+    fn present(&self, here: Here<'a>, after: Option<DraftId>, out: &mut Drafts) {
+        let stated = self.m.spec.uuid.filter(|u| *u != here.domain.uuid);
+        if let Some(uuid) = stated {
+            self.refuse_uuid(uuid, here, out);
+            return;
+        }
+        let target = match self.target() {
+            Ok(target) => target,
+            Err(block) => {
+                self.nowhere(block, out);
+                return;
+            }
+        };
+        if self.only_reports() {
+            self.report_drift(here, target, out);
+            return;
+        }
+        let mut chain = Chain { last: after.into_iter().collect() };
+        let restart = self.in_place(here, &mut chain, out);
+        if target == here.host {
+            self.power(here, restart, &mut chain, out);
+        } else {
+            self.migrate(here, target, restart, &mut chain, out);
+        }
+        let drifted = out.report(&self.id, None).sync == Sync::OutOfSync && self.ctx.options.is_drift(&self.id);
+        if drifted {
+            let fields = out.report(&self.id, None).changes.iter().map(|c| c.path.clone()).collect::<Vec<_>>();
+            out.finding(
+                Finding::new(
+                    Code::Drift,
+                    format!("`{}` was changed outside Git: {}", self.m.name(), fields.join(", ")),
+                )
+                .of(self.m, "spec")
+                .hint("it is put back as Git says; with `drift: Report` it would only be shown"),
+            );
+        }
+    }
+
+    fn refuse_uuid(&self, uuid: Uuid, here: Here<'_>, out: &mut Drafts) {
+        self.change("spec.uuid", json!(here.domain.uuid), json!(uuid), Effect::Recreate, out);
+        out.report(&self.id, None).health = Health::Degraded;
+        out.finding(
+            Finding::new(
+                Code::RecreateNeeded,
+                format!("`{}` has the UUID {}; a UUID cannot be changed", self.m.name(), here.domain.uuid),
+            )
+            .of(self.m, "spec.uuid")
+            .hint(format!("write `uuid: {}`, or leave the field out", here.domain.uuid)),
+        );
+    }
+
+    /// Shows what differs, and does nothing.
+    fn report_drift(&self, here: Here<'_>, target: &str, out: &mut Drafts) {
+        if let Ok(difference) = super::compare(
+            self.m,
+            here.domain,
+            here.state,
+            self.ctx.resources,
+            &self.owner(Some(here.domain), Vec::new()),
+        ) {
+            for change in difference.changes {
+                out.change(&self.id, None, change);
+            }
+        }
+        if target != here.host {
+            self.change("spec.host", json!(here.host), json!(target), Effect::None, out);
+        }
+        if let Some((before, after)) = power::difference(self.m.spec.power_state, here.domain.state) {
+            self.change("spec.powerState", json!(before), json!(after), Effect::None, out);
+        }
+        let report = out.report(&self.id, None);
+        if report.sync == Sync::OutOfSync {
+            let fields = report.changes.iter().map(|c| c.path.clone()).collect::<Vec<_>>().join(", ");
+            out.finding(
+                Finding::new(
+                    Code::Drift,
+                    format!("`{}` was changed outside Git, and is left alone: {fields}", self.m.name()),
+                )
+                .of(self.m, "spec")
+                .hint("make the manifest say what is there, or set `drift: Correct`"),
+            );
+        }
+    }
+}
+
+/// Steps of one machine that come one after the other.
+#[derive(Default)]
+pub(super) struct Chain {
+    last: Vec<DraftId>,
+}
+
+impl Chain {
+    /// Adds a step after all before it.
+    pub fn push(&mut self, mut step: StepDraft, out: &mut Drafts) -> DraftId {
+        step.after.append(&mut self.last);
+        let id = out.step(step);
+        self.last = vec![id];
+        id
+    }
+
+    /// Makes what comes next wait for these, too.
+    pub fn join(&mut self, ids: impl IntoIterator<Item = DraftId>) {
+        self.last.extend(ids);
+    }
+}
+
+/// A change of the running machine's place or state, for the report.
+pub(super) fn place(before: &str, after: &str, effect: Effect) -> Change {
+    Change {
+        path: "spec.host".into(),
+        before: json!(before),
+        after: json!(after),
+        effect,
+        definition: None::<Definition>,
+        note: None,
+    }
+}
+
+/// What can be done about a migration while it runs.
+pub(super) const MIGRATION: Interruption = Interruption::Drainable;

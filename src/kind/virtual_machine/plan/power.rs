@@ -1,0 +1,156 @@
+//! What a machine is doing, and what it should be doing.
+
+use super::super::{PowerState, RestartPolicy};
+use super::{Chain, Draft, Here};
+use crate::action::MachineAction;
+use crate::finding::{Code, Finding};
+use crate::model::Span;
+use crate::observed::RunState;
+use crate::plan::{Block, Disruption, Drafts, Effect, Estimate, Interruption, Operation, StepDraft};
+use serde_json::json;
+use uuid::Uuid;
+
+/// How long a guest may take to shut down where the manifest does not say.
+const SHUTDOWN: Span = Span::seconds(120);
+
+/// Observed and wanted power state, in the manifest's words, where they differ.
+pub(super) fn difference(wanted: PowerState, state: RunState) -> Option<(&'static str, &'static str)> {
+    let now = match state {
+        RunState::Running => PowerState::Running,
+        RunState::Paused => PowerState::Paused,
+        RunState::Off | RunState::Crashed => PowerState::Stopped,
+        RunState::ShuttingDown | RunState::Suspended => return None,
+    };
+    let word = |s| match s {
+        PowerState::Running => "Running",
+        PowerState::Paused => "Paused",
+        PowerState::Stopped => "Stopped",
+    };
+    (now != wanted).then(|| (word(now), word(wanted)))
+}
+
+impl Draft<'_> {
+    /// Starts, stops, pauses, resumes or restarts it where it is.
+    pub(super) fn power(&self, here: Here<'_>, restart: bool, chain: &mut Chain, out: &mut Drafts) {
+        let wanted = self.m.spec.power_state;
+        let (host, uuid) = (here.host, here.domain.uuid);
+        if let Some((before, after)) = difference(wanted, here.domain.state) {
+            self.note(Operation::Update, out);
+            self.change("spec.powerState", json!(before), json!(after), Effect::Live, out);
+        }
+        match (wanted, here.domain.state) {
+            (_, RunState::ShuttingDown) => out.finding(
+                Finding::new(Code::InProgress, format!("`{}` is shutting down", self.m.name()))
+                    .of(self.m, "spec.powerState"),
+            ),
+            (PowerState::Running | PowerState::Paused, RunState::Suspended) => out.finding(
+                Finding::new(Code::InProgress, format!("`{}` was suspended by its guest", self.m.name()))
+                    .of(self.m, "spec.powerState")
+                    .hint(
+                        "wake it with `virsh dompmwakeup`; Drover does not wake a guest that went to sleep by itself",
+                    ),
+            ),
+            (PowerState::Running | PowerState::Paused, RunState::Off | RunState::Crashed) => {
+                chain.push(self.start(here, wanted == PowerState::Paused), out);
+            }
+            (PowerState::Running, RunState::Paused) => {
+                let mut resume = self.step(
+                    MachineAction::ResumeDomain { host: host.into(), uuid },
+                    format!("resume {} on {host}", self.m.name()),
+                    "it is paused and should run",
+                );
+                if matches!(here.domain.reason.as_str(), "ioerror" | "watchdog" | "crashed") {
+                    resume.blocked_by.push(Block {
+                        code: Code::NeedsAPerson,
+                        reason: format!("the hypervisor paused it: {}", here.domain.reason),
+                        way_out: "mend the cause (a full or lost disk), then `virsh resume`".into(),
+                    });
+                }
+                chain.push(resume, out);
+            }
+            (PowerState::Paused, RunState::Running) => {
+                let mut pause = self.step(
+                    MachineAction::PauseDomain { host: host.into(), uuid },
+                    format!("pause {} on {host}", self.m.name()),
+                    "`powerState` is Paused",
+                );
+                pause.disruption = Disruption::Downtime;
+                pause.undo = Some("powerState: Running".into());
+                chain.push(pause, out);
+            }
+            (PowerState::Stopped, RunState::Running | RunState::Paused | RunState::Suspended) => {
+                chain.push(self.shut_down(here, "`powerState` is Stopped"), out);
+            }
+            (PowerState::Running, RunState::Running) | (PowerState::Paused, RunState::Paused) if restart => {
+                chain.push(self.shut_down(here, "changes need a restart, and `restartPolicy` allows it"), out);
+                self.rename_off(here, chain, out);
+                let mut start = self.start(here, wanted == PowerState::Paused);
+                start.blocked_by.clear();
+                chain.push(start, out);
+            }
+            _ => {}
+        }
+    }
+
+    /// Starts it. Held back while it may run on a host that could not be read.
+    pub(super) fn start(&self, here: Here<'_>, paused: bool) -> StepDraft {
+        let mut start = self.step(
+            MachineAction::StartDomain { host: here.host.into(), uuid: here.domain.uuid, paused },
+            format!("start {} on {}", self.m.name(), here.host),
+            format!("it is off ({}) and `powerState` is {:?}", here.domain.reason, self.m.spec.power_state),
+        );
+        start.blocked_by = self.elsewhere(here);
+        start
+    }
+
+    /// Why a machine that is off here may be running elsewhere. The hypervisor's own word that it went off here is
+    /// evidence that it does not; a definition that says nothing is not.
+    pub(super) fn elsewhere(&self, here: Here<'_>) -> Vec<Block> {
+        let unknown = self.ctx.survey.unknown();
+        let went_off_here =
+            matches!(here.domain.reason.as_str(), "shutdown" | "destroyed" | "crashed" | "saved" | "failed");
+        if unknown.is_empty() || went_off_here {
+            return Vec::new();
+        }
+        let hosts = unknown.keys().cloned().collect::<Vec<_>>().join(", ");
+        vec![Block {
+            code: Code::HostUnknown,
+            reason: format!("{hosts} could not be read, and the machine may run there"),
+            way_out: "bring the host back; if it is really off, say `fenced: true` in its manifest".into(),
+        }]
+    }
+
+    /// Asks the guest to shut down.
+    pub(super) fn shut_down(&self, here: Here<'_>, why: &str) -> StepDraft {
+        let timeout = self.m.spec.shutdown_timeout.unwrap_or(SHUTDOWN);
+        let mut step = self.step(
+            MachineAction::ShutdownDomain {
+                host: here.host.into(),
+                uuid: here.domain.uuid,
+                timeout_millis: timeout.0,
+                force: self.m.spec.force_shutdown,
+            },
+            format!("shut down {} on {}", self.m.name(), here.host),
+            why,
+        );
+        step.disruption = Disruption::Downtime;
+        step.interruption = Interruption::Interruptible;
+        step.undo = Some("start it again".into());
+        step.estimate = Estimate { seconds: 15.0, downtime_millis: 15_000, bytes: 0 };
+        step
+    }
+
+    /// Whether changes that need a restart may make one.
+    pub(super) fn may_restart(&self) -> bool {
+        self.m.spec.restart_policy == RestartPolicy::Allow
+    }
+
+    /// Sets whether it starts with its host.
+    pub(super) fn autostart(&self, host: &str, uuid: Uuid, on: bool) -> StepDraft {
+        self.step(
+            MachineAction::SetAutostart { host: host.into(), uuid, autostart: on },
+            format!("turn autostart of {} on {host} {}", self.m.name(), if on { "on" } else { "off" }),
+            format!("`autostart` is {on}"),
+        )
+    }
+}

@@ -1,0 +1,357 @@
+//! Where every machine is, by what was observed, and on which host it should be. Computed once for a plan.
+//!
+//! ```text
+//!  nothing found, every host read ............. Absent
+//!  nothing found, a host could not be read .... Unknown         nothing is done
+//!  one copy that is active, or the only one ... At              other copies that are off are stale definitions
+//!  both halves of a migration ................. Moving          followed to its end
+//!  a post-copy that broke ..................... Broken          a person decides
+//!  active on two hosts ........................ Twice           a person decides
+//!  off, defined on several hosts .............. DefinedTwice    a person decides
+//!  only a domain that is not Drover's ......... Foreign         refused, or adopted
+//! ```
+//! The identity of a machine is its UUID; names and marks only lead to it. A host counts as read only when its reading is
+//! complete; one that `fenced: true` vouches for counts as empty while it cannot be read.
+
+use super::VirtualMachineSpec;
+use super::identity;
+use crate::kind::Resources;
+use crate::kind::host::Maintenance;
+use crate::model::Manifest;
+use crate::observed::{DomainState, JobOperation, Observed, Reading, RunState};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use uuid::Uuid;
+
+/// Where a machine is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Located {
+    /// It may be on a host that could not be read.
+    Unknown {
+        /// Those hosts.
+        hosts: Vec<String>,
+    },
+    /// It is nowhere.
+    Absent,
+    /// It is here.
+    At {
+        /// Where.
+        copy: Copy,
+        /// Definitions that are off and that it left behind.
+        stale: Vec<Copy>,
+    },
+    /// It is on its way.
+    Moving {
+        /// The host it leaves, where that could be read.
+        from: Option<Copy>,
+        /// The host it goes to, where that could be read.
+        to: Option<Copy>,
+    },
+    /// A post-copy migration broke: half of its memory is on each side.
+    Broken {
+        /// The hosts.
+        hosts: Vec<String>,
+    },
+    /// It runs in several places.
+    Twice {
+        /// The hosts.
+        hosts: Vec<String>,
+    },
+    /// It is off, and defined in several places.
+    DefinedTwice {
+        /// The hosts.
+        hosts: Vec<String>,
+    },
+    /// Its name or UUID belongs to a domain that Drover does not own.
+    Foreign {
+        /// Which.
+        copy: Copy,
+    },
+}
+
+/// A domain in an observation: host and index.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Copy {
+    /// The host.
+    pub host: String,
+    /// Index into its domains.
+    pub index: usize,
+}
+
+impl Copy {
+    /// The domain itself.
+    pub fn domain<'o>(&self, observed: &'o Observed) -> Option<&'o DomainState> {
+        observed.host(&self.host)?.domains.get(self.index)
+    }
+}
+
+/// On which host a machine should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// On this one.
+    Host(String),
+    /// No host fits.
+    Nowhere {
+        /// Why not.
+        why: String,
+    },
+}
+
+/// Where every machine is, and should be.
+#[derive(Clone, Debug, Default)]
+pub struct Survey {
+    located: BTreeMap<String, Located>,
+    targets: BTreeMap<String, Target>,
+    unknown: BTreeMap<String, String>,
+    claimed: BTreeSet<Copy>,
+}
+
+impl Survey {
+    /// Looks for every machine on every host.
+    pub fn new(resources: &Resources, observed: &Observed) -> Self {
+        let mut survey = Self { unknown: unknown_hosts(resources, observed), ..Self::default() };
+        let index = Index::new(observed);
+        for machine in resources.virtual_machines.values() {
+            let copies = index.copies(machine, resources.fleet());
+            survey.claimed.extend(copies.iter().cloned());
+            let located = judge(machine, &copies, observed, resources, &survey.unknown);
+            survey.located.insert(machine.name().to_owned(), located);
+        }
+        survey.targets = targets(resources, observed, &survey);
+        survey
+    }
+
+    /// Where a machine is.
+    pub fn located(&self, machine: &str) -> &Located {
+        self.located.get(machine).unwrap_or(&Located::Absent)
+    }
+
+    /// Where a machine should be.
+    pub fn target(&self, machine: &str) -> Option<&Target> {
+        self.targets.get(machine)
+    }
+
+    /// Hosts that could not be read and that nobody vouches for, with the reason.
+    pub fn unknown(&self) -> &BTreeMap<String, String> {
+        &self.unknown
+    }
+
+    /// Whether a domain belongs to a machine that has a manifest.
+    pub fn is_claimed(&self, copy: &Copy) -> bool {
+        self.claimed.contains(copy)
+    }
+}
+
+/// Declared hosts without a complete reading, except those that are fenced.
+fn unknown_hosts(resources: &Resources, observed: &Observed) -> BTreeMap<String, String> {
+    resources
+        .hosts
+        .iter()
+        .filter(|(_, host)| !host.spec.fenced)
+        .filter_map(|(name, _)| match observed.hosts.get(name) {
+            Some(Reading::Present(_)) => None,
+            Some(Reading::Unknown { why }) => Some((name.clone(), why.clone())),
+            None => Some((name.clone(), "it is not in the observation".into())),
+        })
+        .collect()
+}
+
+/// Domains by mark, UUID and name.
+struct Index<'o> {
+    observed: &'o Observed,
+    by_mark: HashMap<(&'o str, &'o str), Vec<Copy>>,
+    by_uuid: HashMap<Uuid, Vec<Copy>>,
+    by_name: HashMap<&'o str, Vec<Copy>>,
+}
+
+impl<'o> Index<'o> {
+    fn new(observed: &'o Observed) -> Self {
+        let mut index = Self { observed, by_mark: HashMap::new(), by_uuid: HashMap::new(), by_name: HashMap::new() };
+        for (host, reading) in &observed.hosts {
+            let Reading::Present(state) = reading else { continue };
+            for (i, domain) in state.domains.iter().enumerate() {
+                let copy = Copy { host: host.clone(), index: i };
+                if let Some(mark) = &domain.owner {
+                    index.by_mark.entry((&mark.fleet, &mark.name)).or_default().push(copy.clone());
+                }
+                index.by_uuid.entry(domain.uuid).or_default().push(copy.clone());
+                index.by_name.entry(&domain.name).or_default().push(copy);
+            }
+        }
+        index
+    }
+
+    /// Every copy of a machine: all domains with its UUID. The UUID is the manifest's own; else that of the domain that
+    /// carries its mark (so a machine that was adopted, or renamed, keeps its UUID); else that of a domain of its name.
+    fn copies(&self, machine: &Manifest<VirtualMachineSpec>, fleet: &str) -> Vec<Copy> {
+        let own = identity::uuid(machine);
+        if let Some(copies) = self.by_uuid.get(&own) {
+            return copies.clone();
+        }
+        let names = std::iter::once(machine.name()).chain(machine.spec.former_names.iter().map(String::as_str));
+        let marked = names.filter_map(|n| self.by_mark.get(&(fleet, n))).flatten().next();
+        let found = marked.or_else(|| {
+            // A name is unique on a host only: another host's domain of the same name says nothing about this machine.
+            let named = self.by_name.get(identity::domain_name(machine))?;
+            named.iter().find(|c| machine.spec.host.as_ref().is_none_or(|h| *h == c.host))
+        });
+        found.and_then(|c| c.domain(self.observed)).and_then(|d| self.by_uuid.get(&d.uuid)).cloned().unwrap_or_default()
+    }
+}
+
+/// Judges where a machine is from all its copies.
+fn judge(
+    machine: &Manifest<VirtualMachineSpec>,
+    copies: &[Copy],
+    observed: &Observed,
+    resources: &Resources,
+    unknown: &BTreeMap<String, String>,
+) -> Located {
+    let with: Vec<(&Copy, &DomainState)> = copies.iter().filter_map(|c| c.domain(observed).map(|d| (c, d))).collect();
+    let hosts = |of: &[&(&Copy, &DomainState)]| of.iter().map(|(c, _)| c.host.clone()).collect::<Vec<_>>();
+    if with.is_empty() {
+        return if unknown.is_empty() {
+            Located::Absent
+        } else {
+            Located::Unknown { hosts: unknown.keys().cloned().collect() }
+        };
+    }
+    let is_ours = |d: &DomainState| {
+        d.owner.as_ref().is_some_and(|o| {
+            o.fleet == resources.fleet() && (o.name == machine.name() || machine.spec.former_names.contains(&o.name))
+        })
+    };
+    if with.iter().any(|(_, d)| d.reason == "postcopy-failed") {
+        return Located::Broken { hosts: hosts(&with.iter().collect::<Vec<_>>()) };
+    }
+    if with.iter().any(|(_, d)| d.is_in_migration()) {
+        let leaves = |d: &DomainState| {
+            d.job.as_ref().is_some_and(|j| j.operation == JobOperation::MigrationOut)
+                || d.reason == "postcopy" && d.state == RunState::Paused
+        };
+        let arrives = |d: &DomainState| !leaves(d) && d.is_in_migration();
+        return Located::Moving {
+            from: with.iter().find(|(_, d)| leaves(d)).map(|(c, _)| (*c).clone()),
+            to: with.iter().find(|(_, d)| arrives(d)).map(|(c, _)| (*c).clone()),
+        };
+    }
+    if let Some((copy, _)) = with.iter().find(|(_, d)| !is_ours(d))
+        && !with.iter().any(|(_, d)| is_ours(d))
+    {
+        return Located::Foreign { copy: (*copy).clone() };
+    }
+    let active: Vec<_> = with.iter().filter(|(_, d)| d.is_active()).collect();
+    if active.len() > 1 {
+        return Located::Twice { hosts: hosts(&active) };
+    }
+    let here = match active.first() {
+        Some(one) => *one,
+        None => {
+            let stayed: Vec<_> = with.iter().filter(|(_, d)| !d.moved_away()).collect();
+            match stayed.as_slice() {
+                [one] => *one,
+                [] if with.len() == 1 && unknown.is_empty() => &with[0],
+                [] if !unknown.is_empty() => return Located::Unknown { hosts: unknown.keys().cloned().collect() },
+                _ => return Located::DefinedTwice { hosts: hosts(&with.iter().collect::<Vec<_>>()) },
+            }
+        }
+    };
+    let stale = with.iter().filter(|(c, _)| *c != here.0).map(|(c, _)| (*c).clone()).collect();
+    Located::At { copy: here.0.clone(), stale }
+}
+
+/// Chooses a host for every machine: pinned ones have theirs; the others stay where they may, and go where most memory
+/// is left where they may not. In the order of names, so that equal input gives equal places.
+fn targets(resources: &Resources, observed: &Observed, survey: &Survey) -> BTreeMap<String, Target> {
+    let mut chosen: BTreeMap<String, Target> = BTreeMap::new();
+    let mut load = Load { resources, by_host: BTreeMap::new() };
+    let mut open = Vec::new();
+    for machine in resources.virtual_machines.values() {
+        match (&machine.spec.host, &machine.spec.placement) {
+            (Some(host), _) => {
+                load.put(machine, host);
+                chosen.insert(machine.name().into(), Target::Host(host.clone()));
+            }
+            (None, Some(_)) => open.push(machine),
+            (None, None) => {}
+        }
+    }
+    let mut homeless = Vec::new();
+    for machine in open {
+        let current = match survey.located(machine.name()) {
+            Located::At { copy, .. } | Located::Foreign { copy } => Some(&copy.host),
+            Located::Moving { to: Some(copy), .. } | Located::Moving { from: Some(copy), to: None } => Some(&copy.host),
+            _ => None,
+        };
+        let stays = current.filter(|h| {
+            load.allows(machine, h, false)
+                && resources.hosts.get(*h).is_some_and(|h| h.spec.maintenance != Maintenance::Evacuate)
+        });
+        match stays {
+            Some(host) => {
+                load.put(machine, host);
+                chosen.insert(machine.name().into(), Target::Host(host.clone()));
+            }
+            None => homeless.push(machine),
+        }
+    }
+    for machine in homeless {
+        let best = resources
+            .hosts
+            .iter()
+            .filter(|(name, host)| {
+                observed.host(name).is_some()
+                    && host.spec.maintenance == Maintenance::None
+                    && load.allows(machine, name, true)
+            })
+            .filter_map(|(name, _)| {
+                Some((observed.host(name)?.memory.checked_sub(load.memory(name) + memory(machine))?, name))
+            })
+            .max_by(|a, b| a.0.cmp(&b.0).then(b.1.cmp(a.1)));
+        let target = match best {
+            Some((_, host)) => {
+                load.put(machine, host);
+                Target::Host(host.clone())
+            }
+            None => Target::Nowhere {
+                why: "no host matches `placement`, can be read, is in service, has the memory and keeps the anti-affinity".into(),
+            },
+        };
+        chosen.insert(machine.name().into(), target);
+    }
+    chosen
+}
+
+fn memory(machine: &Manifest<VirtualMachineSpec>) -> u64 {
+    machine.spec.max_memory.or(machine.spec.memory).map_or(0, |m| m.0)
+}
+
+/// What is placed so far.
+struct Load<'a> {
+    resources: &'a Resources,
+    by_host: BTreeMap<String, Vec<&'a Manifest<VirtualMachineSpec>>>,
+}
+
+impl<'a> Load<'a> {
+    fn put(&mut self, machine: &'a Manifest<VirtualMachineSpec>, host: &str) {
+        self.by_host.entry(host.to_owned()).or_default().push(machine);
+    }
+
+    fn memory(&self, host: &str) -> u64 {
+        self.by_host.get(host).into_iter().flatten().map(|m| memory(m)).sum()
+    }
+
+    /// Whether placement and anti-affinity let a machine be on a host.
+    fn allows(&self, machine: &Manifest<VirtualMachineSpec>, host: &str, newly: bool) -> bool {
+        let Some(placement) = &machine.spec.placement else { return false };
+        let Some(manifest) = self.resources.hosts.get(host) else { return false };
+        if !placement.hosts.matches(&manifest.metadata.labels) || (newly && manifest.spec.fenced) {
+            return false;
+        }
+        !self.by_host.get(host).into_iter().flatten().any(|other| {
+            placement.anti_affinity.iter().any(|key| {
+                let value = machine.metadata.labels.get(key);
+                value.is_some() && other.metadata.labels.get(key) == value
+            })
+        })
+    }
+}

@@ -1,0 +1,146 @@
+//! Guard rails: what holds steps back that could otherwise be carried out. Each block says the way out.
+
+use super::{Block, Disruption, PlanInput, Step};
+use crate::finding::Code;
+use crate::kind::settings::{SettingsSpec, SyncWindow, Weekday, WindowKind};
+use jiff::{Timestamp, ToSpan, Zoned, tz::TimeZone};
+
+/// Holds back what the guard rails do not allow. Steps come ordered.
+pub fn apply(steps: &mut [Step], input: &PlanInput<'_>, settings: &SettingsSpec) {
+    for step in steps.iter_mut() {
+        let id = step.resource.to_string();
+        let any = format!("{}/*", step.resource.kind);
+        if settings.suspended.iter().any(|s| *s == id || *s == any) {
+            step.blocked_by.push(Block {
+                code: Code::Suspended,
+                reason: format!("`{id}` is suspended in Settings"),
+                way_out: "take it out of `suspended`".into(),
+            });
+        }
+        if input.options.drift_only && !settings.self_heal {
+            step.blocked_by.push(Block {
+                code: Code::Drift,
+                reason: "there is no new commit, and `selfHeal` is off".into(),
+                way_out: "set `selfHeal: true`, push a commit, or run `drover apply`".into(),
+            });
+        }
+        if let Some(rest) = input.options.backing_off.get(&step.id)
+            && rest.until > input.now
+        {
+            step.blocked_by.push(Block {
+                code: Code::BackingOff,
+                reason: format!("it failed {} times, last with: {}", rest.failures, rest.error),
+                way_out: format!("it is tried again after {}; a new commit tries at once", rest.until),
+            });
+        }
+        if step.disruption > Disruption::None
+            && let Some(reason) = closed(&settings.sync_windows, input.now)
+        {
+            step.blocked_by.push(Block {
+                code: Code::WindowClosed,
+                reason,
+                way_out: "wait for the window, or change `syncWindows`".into(),
+            });
+        }
+    }
+    super::graph::spread(steps);
+    let deletes = steps.iter().filter(|s| !s.is_blocked() && s.disruption == Disruption::Destructive).count();
+    if deletes > settings.max_deletes as usize {
+        for step in steps.iter_mut().filter(|s| s.disruption == Disruption::Destructive) {
+            step.blocked_by.push(Block {
+                code: Code::GuardRail,
+                reason: format!("{deletes} deletions at once; `maxDeletes` allows {}", settings.max_deletes),
+                way_out: "if they are all meant, raise `maxDeletes` in Settings".into(),
+            });
+        }
+    }
+    super::graph::spread(steps);
+    if let Some(max) = settings.max_disruptive {
+        let mut seen = 0;
+        for step in steps.iter_mut().filter(|s| !s.is_blocked() && s.disruption > Disruption::None) {
+            seen += 1;
+            if seen > max {
+                step.blocked_by.push(Block {
+                    code: Code::GuardRail,
+                    reason: format!("it is number {seen} of the steps that disturb a workload; `maxDisruptive` allows {max} in one pass"),
+                    way_out: "it comes in a later pass, or raise `maxDisruptive` in Settings".into(),
+                });
+            }
+        }
+    }
+    super::graph::spread(steps);
+}
+
+/// Why disturbing steps may not run now, if they may not.
+fn closed(windows: &[SyncWindow], now: Timestamp) -> Option<String> {
+    let now = now.to_zoned(TimeZone::UTC);
+    let open = |kind| windows.iter().find(|w| w.kind == kind && is_open(w, &now));
+    if let Some(w) = open(WindowKind::Deny) {
+        return Some(format!(
+            "a window that denies disturbing steps is open (from {} UTC for {})",
+            w.start, w.duration
+        ));
+    }
+    let allowed: Vec<_> = windows.iter().filter(|w| w.kind == WindowKind::Allow).collect();
+    if allowed.is_empty() || open(WindowKind::Allow).is_some() {
+        return None;
+    }
+    let times: Vec<_> = allowed.iter().map(|w| format!("{} UTC for {}", w.start, w.duration)).collect();
+    Some(format!("no window that allows disturbing steps is open (they open at {})", times.join(", ")))
+}
+
+/// Whether a window is open: it opened today or on one of the seven days before, and has not closed since.
+fn is_open(window: &SyncWindow, now: &Zoned) -> bool {
+    let Some((h, m)) =
+        window.start.split_once(':').and_then(|(h, m)| Some((h.parse::<i8>().ok()?, m.parse::<i8>().ok()?)))
+    else {
+        return false;
+    };
+    (0..=7).any(|back| {
+        let Ok(day) = now.date().checked_sub(i64::from(back).days()) else { return false };
+        if !window.days.is_empty() && !window.days.contains(&weekday(day.weekday())) {
+            return false;
+        }
+        let Ok(start) = day.at(h, m, 0, 0).to_zoned(TimeZone::UTC) else { return false };
+        let since = now.timestamp().as_millisecond() - start.timestamp().as_millisecond();
+        since >= 0 && u64::try_from(since).is_ok_and(|s| s < window.duration.0)
+    })
+}
+
+fn weekday(day: jiff::civil::Weekday) -> Weekday {
+    use jiff::civil::Weekday as J;
+    match day {
+        J::Monday => Weekday::Mon,
+        J::Tuesday => Weekday::Tue,
+        J::Wednesday => Weekday::Wed,
+        J::Thursday => Weekday::Thu,
+        J::Friday => Weekday::Fri,
+        J::Saturday => Weekday::Sat,
+        J::Sunday => Weekday::Sun,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Span;
+
+    fn window(kind: WindowKind, days: &[Weekday], start: &str, hours: u64) -> SyncWindow {
+        SyncWindow { kind, days: days.to_vec(), start: start.into(), duration: Span(hours * 3_600_000) }
+    }
+
+    #[test]
+    fn a_window_may_reach_over_midnight_and_a_deny_beats_an_allow() {
+        let saturday_night = [window(WindowKind::Allow, &[Weekday::Sat], "22:00", 6)];
+        // 2026-11-21 is a Saturday.
+        let at = |t: &str| t.parse::<Timestamp>().unwrap();
+        assert!(closed(&saturday_night, at("2026-11-21T21:59:59Z")).is_some());
+        assert!(closed(&saturday_night, at("2026-11-21T22:00:00Z")).is_none());
+        assert!(closed(&saturday_night, at("2026-11-22T03:59:59Z")).is_none());
+        assert!(closed(&saturday_night, at("2026-11-22T04:00:00Z")).is_some());
+        let both = [saturday_night[0].clone(), window(WindowKind::Deny, &[], "23:00", 1)];
+        assert!(closed(&both, at("2026-11-21T22:30:00Z")).is_none());
+        assert!(closed(&both, at("2026-11-21T23:30:00Z")).is_some());
+        assert!(closed(&[], at("2026-11-21T23:30:00Z")).is_none());
+    }
+}
