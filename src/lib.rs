@@ -11,8 +11,13 @@
 //! - [`plan`]: desired and observed to a plan.
 //!
 //! *First floor*, the outside world behind small traits:
+//! - [`source`]: a Git mirror that is never checked out; credentials.
 //! - [`provider`]: libvirt and the simulator.
 //! - [`journal`]: crashes and history.
+//!
+//! *Roof*, composition only:
+//! - [`daemon`]: when to run a pass; [`http`]: health, metrics, API, webhook.
+//! - [`config`]: the operator's configuration; [`telemetry`]: logs.
 
 pub mod action;
 #[cfg(feature = "daemon")]
