@@ -6,7 +6,7 @@ pub mod settings;
 pub mod storage_pool;
 pub mod virtual_machine;
 
-use crate::finding::Finding;
+use crate::finding::{Code, Finding};
 use crate::model::{KindName, Manifest, Metadata, Origin, ResourceId, Revision};
 use crate::plan::{Context, Drafts};
 use schemars::JsonSchema;
@@ -28,6 +28,9 @@ pub trait Spec: Serialize + DeserializeOwned + JsonSchema + Sized + 'static {
     /// place of the offending node ([`Finding::of`]).
     fn check(manifest: &Manifest<Self>, all: &Resources, findings: &mut Vec<Finding>);
 
+    /// Rules over all manifests of the kind at once, in one pass: what must be unique among them.
+    fn check_all(_all: &Resources, _findings: &mut Vec<Finding>) {}
+
     /// Paths (relative to the spec, dotted) of fields that name a file in the repository whose text replaces the
     /// reference at load; see [`crate::load`].
     const FILE_FIELDS: &'static [&'static str] = &[];
@@ -46,7 +49,14 @@ macro_rules! kinds {
         pub struct Resources { $(
             #[doc = concat!("The manifests of `", stringify!($spec), "`.")]
             pub $field: BTreeMap<String, Manifest<$spec>>,
-        )+ }
+        )+
+            /// Identities whose manifests have errors: they are not among the above, and not missing either. Always empty
+            /// in [`Desired`].
+            pub unusable: BTreeSet<ResourceId>,
+            /// Whether some document could not be read at all, so that nothing is known to be missing. Never in
+            /// [`Desired`].
+            pub incomplete: bool,
+        }
 
         impl Resources {
             /// Number of resources.
@@ -59,9 +69,24 @@ macro_rules! kinds {
                 std::iter::empty() $(.chain(self.$field.values().map(|m| (m.id(), &m.origin, &m.metadata))))+
             }
 
+            /// Tells whether a manifest of this identity is certainly not there. A reference to it is an error then.
+            pub fn misses(&self, kind: &KindName, name: &str) -> bool {
+                $(if *kind == <$spec as Spec>::KIND && self.$field.contains_key(name) { return false; })+
+                !self.incomplete && !self.unusable.contains(&ResourceId::new(kind.clone(), name))
+            }
+
+            /// Names of the manifests of one kind, for "did you mean".
+            pub fn names(&self, kind: &KindName) -> Vec<&str> {
+                $(if *kind == <$spec as Spec>::KIND { return self.$field.keys().map(String::as_str).collect(); })+
+                Vec::new()
+            }
+
             /// Runs every kind's rules.
             pub fn check(&self, findings: &mut Vec<Finding>) {
-                $(for m in self.$field.values() { <$spec as Spec>::check(m, self, findings); })+
+                $(
+                    for m in self.$field.values() { <$spec as Spec>::check(m, self, findings); }
+                    <$spec as Spec>::check_all(self, findings);
+                )+
             }
 
             /// Runs every kind's drafting, and then what becomes of things without a manifest.
@@ -117,6 +142,27 @@ kinds! {
 }
 
 impl Resources {
+    /// Reports a reference to a manifest that is certainly not there, with the name that was probably meant.
+    pub fn check_reference<S>(
+        &self,
+        from: &Manifest<S>,
+        path: &str,
+        kind: &KindName,
+        name: &str,
+        findings: &mut Vec<Finding>,
+    ) {
+        if !self.misses(kind, name) {
+            return;
+        }
+        let message =
+            format!("`{}` refers to the {kind} `{}`, which is not declared", from.name(), name.escape_debug());
+        let hint = match crate::load::nearest(name, self.names(kind)) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("declare a {kind} of this name, or name another one"),
+        };
+        findings.push(Finding::new(Code::MissingReference, message).of(from, path).hint(hint));
+    }
+
     /// Tells whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -1,6 +1,18 @@
 //! From text to [`Desired`](crate::kind::Desired): documents with positions, schemas, types, references and rules. All
 //! errors of all files in one run.
 
+mod decode;
+mod diagnose;
+mod gather;
+pub mod schema;
+mod text;
+pub mod tree;
+mod yaml;
+
+pub use gather::load;
+pub(crate) use text::nearest;
+pub use tree::MemoryTree;
+
 use crate::finding::Finding;
 use crate::kind::Desired;
 

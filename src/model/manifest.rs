@@ -24,24 +24,75 @@ pub struct Metadata {
 /// Where each node of a document stands: a compact map from JSON pointer (`/spec/disks/0/size`) to line and column.
 /// Pointers are kept as 64-bit hashes, because tens of thousands of manifests are held in memory at once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Positions(Vec<(u64, u32, u32)>);
+pub struct Positions(Vec<(Pointer, u32, u32)>);
+
+/// A JSON pointer under construction, as the hash that [`Positions`] keeps: going one step down costs the step, not the
+/// whole pointer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Pointer(u64);
+
+impl Pointer {
+    /// The whole document.
+    pub const ROOT: Self = Self(FNV_OFFSET);
+
+    /// The value of a key of a mapping.
+    #[must_use]
+    pub fn key(self, key: &str) -> Self {
+        let slash = fnv1a(self.0, b"/");
+        if !key.contains(['~', '/']) {
+            return Self(fnv1a(slash, key.as_bytes()));
+        }
+        // RFC 6901, section 3.
+        Self(fnv1a(slash, key.replace('~', "~0").replace('/', "~1").as_bytes()))
+    }
+
+    /// An item of a sequence.
+    #[must_use]
+    pub fn index(self, index: usize) -> Self {
+        let mut digits = [0u8; 20];
+        let mut at = digits.len();
+        let mut rest = index;
+        loop {
+            at -= 1;
+            digits[at] = b'0' + (rest % 10) as u8;
+            rest /= 10;
+            if rest == 0 {
+                break;
+            }
+        }
+        Self(fnv1a(fnv1a(self.0, b"/"), &digits[at..]))
+    }
+}
 
 impl Positions {
     /// Builds the map from `(pointer, line, column)`; lines and columns count from 1.
     pub fn new<'a>(nodes: impl IntoIterator<Item = (&'a str, u32, u32)>) -> Self {
-        let mut map: Vec<_> = nodes.into_iter().map(|(p, l, c)| (fnv1a(p), l, c)).collect();
-        map.sort_unstable();
-        map.dedup_by_key(|e| e.0);
-        map.shrink_to_fit();
-        Self(map)
+        Self::from_pointers(
+            nodes.into_iter().map(|(p, l, c)| (Pointer(fnv1a(FNV_OFFSET, p.as_bytes())), l, c)).collect(),
+        )
+    }
+
+    /// Builds the map from pointers that are hashed already. Of two positions of one pointer the first one stays.
+    pub fn from_pointers(mut nodes: Vec<(Pointer, u32, u32)>) -> Self {
+        nodes.sort_unstable();
+        nodes.dedup_by_key(|e| e.0);
+        nodes.shrink_to_fit();
+        Self(nodes)
+    }
+
+    /// The position of exactly this node.
+    pub fn exact(&self, pointer: &str) -> Option<(u32, u32)> {
+        let pointer = Pointer(fnv1a(FNV_OFFSET, pointer.as_bytes()));
+        let i = self.0.binary_search_by_key(&pointer, |e| e.0).ok()?;
+        Some((self.0[i].1, self.0[i].2))
     }
 
     /// The position of a node, or of its nearest ancestor that has one.
     pub fn nearest(&self, pointer: &str) -> Option<(u32, u32)> {
         let mut p = pointer;
         loop {
-            if let Ok(i) = self.0.binary_search_by_key(&fnv1a(p), |e| e.0) {
-                return Some((self.0[i].1, self.0[i].2));
+            if let Some(place) = self.exact(p) {
+                return Some(place);
             }
             p = &p[..p.rfind('/')?];
         }
@@ -49,8 +100,11 @@ impl Positions {
 }
 
 /// FNV-1a, 64 bits: stable between runs and builds, which `std`'s hashers do not promise.
-fn fnv1a(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
+const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
+
+/// Goes on with a hash.
+fn fnv1a(hash: u64, bytes: &[u8]) -> u64 {
+    bytes.iter().fold(hash, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// Where a manifest came from.
@@ -140,5 +194,16 @@ mod tests {
         assert_eq!(origin.source_of("spec.disks[0].size").line, 7);
         assert_eq!(origin.source_of("/spec/host").line, 4);
         assert_eq!(origin.source_of("metadata.name").line, 1);
+    }
+
+    #[test]
+    fn a_pointer_built_in_steps_is_the_pointer_written_whole() {
+        let p = Positions::from_pointers(vec![
+            (Pointer::ROOT.key("spec").key("disks").index(120).key("size"), 7, 5),
+            (Pointer::ROOT.key("metadata").key("annotations").key("drover/adopt~x"), 9, 3),
+        ]);
+        assert_eq!(p.exact("/spec/disks/120/size"), Some((7, 5)));
+        assert_eq!(p.exact("/metadata/annotations/drover~1adopt~0x"), Some((9, 3)));
+        assert_eq!(p.exact("/spec/disks/12"), None);
     }
 }

@@ -9,6 +9,6 @@ mod secret;
 
 pub use id::{KindName, NAME_MAX, NameError, ResourceId, check_name};
 pub use labels::{LabelSelector, Operator, Requirement};
-pub use manifest::{Manifest, Metadata, Origin, Positions, Revision};
+pub use manifest::{Manifest, Metadata, Origin, Pointer, Positions, Revision};
 pub use quantity::{Bytes, QuantityError, Rate, Span};
 pub use secret::Secret;

@@ -1,0 +1,568 @@
+//! YAML text to JSON values with positions, in one pass over the parser's events, within limits.
+//!
+//! Manifests use a subset of YAML 1.2: no anchors, aliases, tags, merge keys, directives, no keys that are not text, and
+//! no key twice. Plain scalars are typed by the core schema (YAML 1.2.2, section 10.3.2), except that a decimal number
+//! with a leading zero stays text: `017` is 15 to one reader and 17 to another. Nothing is ever rounded or dropped: what
+//! cannot be kept exactly is a finding. After an error reading goes on with the next document.
+//!
+//! Time and memory are bounded by the size of the text and by [`Limits`]: the depth is checked while events arrive, and
+//! there is nothing that could expand.
+
+use super::{Limits, text};
+use crate::finding::{Code, Finding, Source};
+use crate::model::{Pointer, Positions};
+use granit_parser::{ErrorKind, Event, Marker, Parser, ScalarStyle, StrInput, options};
+use serde_json::map::Entry;
+use serde_json::{Map, Number, Value};
+
+/// Findings about one document after which the rest of it is not looked at: it is not a manifest anybody wrote.
+const FINDINGS_PER_DOCUMENT: usize = 20;
+
+/// A document as a tree.
+#[derive(Debug)]
+pub(super) struct Document {
+    /// The tree.
+    pub value: Value,
+    /// First line, from 1.
+    pub line: u32,
+    /// First column, from 1.
+    pub column: u32,
+    /// Where each value stands: a value that begins on a later line than its key stands where the key does.
+    pub positions: Positions,
+    /// Where each key stands.
+    pub keys: Positions,
+    /// How many values it has.
+    pub nodes: usize,
+    /// There is a finding about it already; only its identity is of use.
+    pub broken: bool,
+}
+
+/// What the next document is.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// A tree.
+    Document(Document),
+    /// Nothing, or `null`.
+    Empty,
+    /// It could not be read to its end; there is a finding.
+    Lost,
+}
+
+/// Reads the documents of one file.
+pub(super) struct Reader<'a> {
+    file: &'a str,
+    parser: Parser<'a, StrInput<'a>>,
+    limits: Limits,
+    documents: usize,
+    over: bool,
+    /// What there is to say so far.
+    pub findings: Vec<Finding>,
+}
+
+/// Turns a file's bytes into text, or says why that is not possible.
+pub(super) fn decode<'a>(file: &str, bytes: &'a [u8]) -> Result<&'a str, Box<Finding>> {
+    let refuse = |offset: usize, what: String| {
+        let (line, column) = place_of(bytes, offset);
+        Finding::new(Code::NotUtf8, format!("{what} at byte {offset}"))
+            .at(Source { file: file.to_owned(), line, column })
+            .hint("save the file as UTF-8 text")
+    };
+    if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
+        return Err(Box::new(refuse(0, "the file looks like UTF-16: byte order mark".into())));
+    }
+    let text = std::str::from_utf8(bytes).map_err(|e| {
+        let at = e.valid_up_to();
+        Box::new(refuse(
+            at,
+            format!("the byte 0x{:02x} is not part of UTF-8 text", bytes.get(at).copied().unwrap_or(0)),
+        ))
+    })?;
+    if let Some(at) = text.bytes().position(|b| (b < 0x20 && !matches!(b, b'\t' | b'\n' | b'\r')) || b == 0x7f) {
+        let byte = bytes[at];
+        let what = if byte == 0 { "a NUL byte".into() } else { format!("the control character 0x{byte:02x}") };
+        return Err(Box::new(refuse(at, what)));
+    }
+    Ok(text.strip_prefix('\u{feff}').unwrap_or(text))
+}
+
+/// Line and column of a byte offset.
+fn place_of(bytes: &[u8], offset: usize) -> (u32, u32) {
+    let before = &bytes[..offset.min(bytes.len())];
+    let line_start = before.iter().rposition(|b| *b == b'\n').map_or(0, |i| i + 1);
+    let line = before.iter().filter(|b| **b == b'\n').count() + 1;
+    let column = String::from_utf8_lossy(&before[line_start..]).chars().count() + 1;
+    (number(line), number(column))
+}
+
+/// A line or column number; files are far smaller than 4 GiB.
+fn number(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+/// A node that is not complete yet.
+struct Frame {
+    node: Open,
+    pointer: Pointer,
+}
+
+enum Open {
+    Mapping { map: Map<String, Value>, key: Option<Key> },
+    Sequence(Vec<Value>),
+}
+
+/// A key whose value is still to come.
+struct Key {
+    text: String,
+    line: u32,
+    column: u32,
+}
+
+/// Where a node is put.
+struct Slot {
+    pointer: Pointer,
+    /// The key's place, for a value of a mapping.
+    key: Option<(u32, u32)>,
+}
+
+/// A document under construction.
+struct Builder {
+    stack: Vec<Frame>,
+    root: Option<Value>,
+    start: (u32, u32),
+    positions: Vec<(Pointer, u32, u32)>,
+    keys: Vec<(Pointer, u32, u32)>,
+    nodes: usize,
+    findings: usize,
+}
+
+/// The document cannot be read on; the finding is made.
+struct Abandon;
+
+impl<'a> Reader<'a> {
+    /// Begins to read.
+    pub fn new(file: &'a str, text: &'a str, limits: &Limits) -> Self {
+        let options = options! {
+            disallow_directives: true,
+            emit_unresolved_aliases: true,
+            emit_comments: false,
+            // One more than allowed, so that the finding is ours; the scanner keeps no deeper state.
+            flow_nesting_limit: limits.depth + 1,
+            block_nesting_limit: limits.depth + 1,
+        };
+        Self {
+            file,
+            parser: Parser::new_from_str_with_options(text, options),
+            limits: *limits,
+            documents: 0,
+            over: false,
+            findings: Vec::new(),
+        }
+    }
+
+    /// The next document; `None` at the end of the file.
+    pub fn next_document(&mut self) -> Option<Next> {
+        if self.over {
+            return None;
+        }
+        loop {
+            match self.parser.next_event() {
+                None | Some(Ok((Event::StreamEnd, _))) => return None,
+                Some(Ok((Event::DocumentStart(..), span))) => {
+                    self.documents += 1;
+                    if self.documents > self.limits.documents {
+                        self.over = true;
+                        self.say(
+                            Code::Limit,
+                            span.start,
+                            format!("the file has more than {} documents", self.limits.documents),
+                            "split it into several files",
+                        );
+                        return Some(Next::Lost);
+                    }
+                    return Some(match self.document() {
+                        Ok(next) => next,
+                        Err(Abandon) => self.recover(),
+                    });
+                }
+                Some(Ok(_)) => {}
+                Some(Err(e)) => {
+                    self.syntax(&e);
+                    return Some(self.recover());
+                }
+            }
+        }
+    }
+
+    /// Goes on after a document that cannot be read.
+    fn recover(&mut self) -> Next {
+        // Only a failing source can make this fail, and the source is a string.
+        if self.parser.proceed_next_document().is_err() {
+            self.over = true;
+        }
+        Next::Lost
+    }
+
+    fn document(&mut self) -> Result<Next, Abandon> {
+        let mut doc = Builder {
+            stack: Vec::new(),
+            root: None,
+            start: (1, 1),
+            positions: Vec::new(),
+            keys: Vec::new(),
+            nodes: 0,
+            findings: 0,
+        };
+        loop {
+            let (event, span) = match self.parser.next_event() {
+                None => return Err(Abandon),
+                Some(Err(e)) => {
+                    self.syntax(&e);
+                    return Err(Abandon);
+                }
+                Some(Ok(next)) => next,
+            };
+            let at = span.start;
+            if doc.findings >= FINDINGS_PER_DOCUMENT {
+                self.say(
+                    Code::Limit,
+                    at,
+                    "the document has too many errors to go on with it".into(),
+                    "mend those above first",
+                );
+                return Err(Abandon);
+            }
+            match event {
+                Event::Scalar(text, style, anchor, tag) => {
+                    self.properties(&mut doc, at, anchor, tag.is_some());
+                    if style == ScalarStyle::DoubleQuoted
+                        && let Some(bad) = text.chars().find(|c| c.is_control() && !matches!(c, '\t' | '\n' | '\r'))
+                    {
+                        doc.findings += 1;
+                        self.say(
+                            Code::Forbidden,
+                            at,
+                            format!("the text contains the control character U+{:04X}", u32::from(bad)),
+                            "no system takes it; leave it out",
+                        );
+                    }
+                    if doc.wants_key() {
+                        self.key(&mut doc, at, text.into_owned(), style == ScalarStyle::Plain);
+                    } else {
+                        let value = if style == ScalarStyle::Plain {
+                            self.plain(&mut doc, at, &text).unwrap_or_else(|| Value::String(text.into_owned()))
+                        } else {
+                            Value::String(text.into_owned())
+                        };
+                        let slot = self.open(&mut doc, at)?;
+                        doc.place(&slot, at);
+                        self.close(&mut doc, value);
+                    }
+                }
+                Event::Alias(_) | Event::UnresolvedAlias(_) => {
+                    doc.findings += 1;
+                    self.say(Code::Forbidden, at, "aliases are not used in manifests".into(), "write the value out");
+                    if doc.wants_key() {
+                        return Err(Abandon);
+                    }
+                    self.open(&mut doc, at)?;
+                    self.close(&mut doc, Value::Null);
+                }
+                Event::SequenceStart(_, anchor, tag) | Event::MappingStart(_, anchor, tag) if doc.wants_key() => {
+                    self.properties(&mut doc, at, anchor, tag.is_some());
+                    self.say(Code::Forbidden, at, "a key is a list or a mapping".into(), "write a key of plain text");
+                    return Err(Abandon);
+                }
+                Event::SequenceStart(_, anchor, tag) => {
+                    self.properties(&mut doc, at, anchor, tag.is_some());
+                    let slot = self.open(&mut doc, at)?;
+                    doc.place(&slot, at);
+                    doc.stack.push(Frame { node: Open::Sequence(Vec::new()), pointer: slot.pointer });
+                }
+                Event::MappingStart(_, anchor, tag) => {
+                    self.properties(&mut doc, at, anchor, tag.is_some());
+                    let slot = self.open(&mut doc, at)?;
+                    doc.place(&slot, at);
+                    doc.stack.push(Frame { node: Open::Mapping { map: Map::new(), key: None }, pointer: slot.pointer });
+                }
+                Event::SequenceEnd | Event::MappingEnd => {
+                    let value = match doc.stack.pop().map(|f| f.node) {
+                        Some(Open::Sequence(items)) => Value::Array(items),
+                        Some(Open::Mapping { map, .. }) => Value::Object(map),
+                        None => return Err(Abandon),
+                    };
+                    self.close(&mut doc, value);
+                }
+                Event::DocumentEnd => break,
+                _ => {}
+            }
+        }
+        Ok(match doc.root {
+            None | Some(Value::Null) if doc.findings == 0 => Next::Empty,
+            None => Next::Lost,
+            Some(value) => Next::Document(Document {
+                value,
+                line: doc.start.0,
+                column: doc.start.1,
+                positions: Positions::from_pointers(doc.positions),
+                keys: Positions::from_pointers(doc.keys),
+                nodes: doc.nodes,
+                broken: doc.findings > 0,
+            }),
+        })
+    }
+
+    /// Refuses anchors and tags.
+    fn properties(&mut self, doc: &mut Builder, at: Marker, anchor: usize, tag: bool) {
+        if anchor != 0 {
+            doc.findings += 1;
+            self.say(
+                Code::Forbidden,
+                at,
+                "anchors are not used in manifests".into(),
+                "write the value out where it is needed",
+            );
+        }
+        if tag {
+            doc.findings += 1;
+            self.say(
+                Code::Forbidden,
+                at,
+                "tags are not used in manifests".into(),
+                "take the `!` word out; put text in quotes",
+            );
+        }
+    }
+
+    /// Takes a scalar as the next key.
+    fn key(&mut self, doc: &mut Builder, at: Marker, text: String, plain: bool) {
+        if plain && text == "<<" {
+            doc.findings += 1;
+            self.say(Code::Forbidden, at, "merge keys are not used in manifests".into(), "write the fields out");
+        } else if plain && !matches!(resolve(&text), Plain::Text) {
+            doc.findings += 1;
+            self.say(
+                Code::Forbidden,
+                at,
+                format!("the key `{}` is not text", text::shorten(&text)),
+                "put it in quotes",
+            );
+        }
+        let (line, column) = (number(at.line()), number(at.col() + 1));
+        if let Some(Frame { node: Open::Mapping { key, .. }, pointer }) = doc.stack.last_mut() {
+            doc.keys.push((pointer.key(&text), line, column));
+            *key = Some(Key { text, line, column });
+        }
+    }
+
+    /// Types a plain scalar; `None` for text.
+    fn plain(&mut self, doc: &mut Builder, at: Marker, text: &str) -> Option<Value> {
+        match resolve(text) {
+            Plain::Text => None,
+            Plain::Value(value) => Some(value),
+            Plain::NotExact(why) => {
+                doc.findings += 1;
+                let shown = text::shorten(text);
+                self.say(Code::WrongValue, at, format!("`{shown}` {why}"), "put it in quotes if it is meant as text");
+                Some(Value::Null)
+            }
+        }
+    }
+
+    /// Finds the place for the next node, and counts it.
+    fn open(&mut self, doc: &mut Builder, at: Marker) -> Result<Slot, Abandon> {
+        doc.nodes += 1;
+        if doc.nodes > self.limits.nodes {
+            let limit = self.limits.nodes;
+            self.say(
+                Code::Limit,
+                at,
+                format!("the document has more than {limit} values"),
+                "split it into several documents",
+            );
+            return Err(Abandon);
+        }
+        if doc.stack.len() >= self.limits.depth {
+            let limit = self.limits.depth;
+            self.say(
+                Code::Limit,
+                at,
+                format!("the document is nested more than {limit} deep"),
+                "no manifest is nested so deeply",
+            );
+            return Err(Abandon);
+        }
+        Ok(match doc.stack.last() {
+            None => {
+                doc.start = (number(at.line()), number(at.col() + 1));
+                Slot { pointer: Pointer::ROOT, key: None }
+            }
+            Some(Frame { node: Open::Sequence(items), pointer }) => {
+                Slot { pointer: pointer.index(items.len()), key: None }
+            }
+            Some(Frame { node: Open::Mapping { key, .. }, pointer }) => match key {
+                Some(k) => Slot { pointer: pointer.key(&k.text), key: Some((k.line, k.column)) },
+                None => Slot { pointer: *pointer, key: None },
+            },
+        })
+    }
+
+    /// Puts a complete node into its parent.
+    fn close(&mut self, doc: &mut Builder, value: Value) {
+        match doc.stack.last_mut() {
+            None => doc.root = Some(value),
+            Some(Frame { node: Open::Sequence(items), .. }) => items.push(value),
+            Some(Frame { node: Open::Mapping { map, key }, pointer }) => {
+                let Some(key) = key.take() else { return };
+                match map.entry(key.text) {
+                    Entry::Vacant(free) => {
+                        free.insert(value);
+                    }
+                    Entry::Occupied(taken) => {
+                        let here = pointer.key(taken.key());
+                        let first = doc.keys.iter().find(|k| k.0 == here).map(|k| (k.1, k.2));
+                        let shown = text::shorten(taken.key());
+                        doc.findings += 1;
+                        let mut finding = Finding::new(Code::DuplicateKey, format!("`{shown}` is written twice"))
+                            .at(self.source(key.line, key.column))
+                            .hint("keep one of them");
+                        if let Some((line, column)) = first {
+                            finding.message += &format!("; the first is in line {line}");
+                            finding = finding.see(self.source(line, column));
+                        }
+                        self.findings.push(finding);
+                    }
+                }
+            }
+        }
+    }
+
+    fn syntax(&mut self, error: &granit_parser::ScanError) {
+        let at = *error.marker();
+        let (code, message, hint) = match error.kind() {
+            ErrorKind::DirectiveDisallowed => (
+                Code::Forbidden,
+                "directives are not used in manifests".to_owned(),
+                "take the line out: manifests are YAML 1.2",
+            ),
+            ErrorKind::RecursionLimitExceeded => (
+                Code::Limit,
+                format!("the document is nested more than {} deep", self.limits.depth),
+                "no manifest is nested so deeply",
+            ),
+            _ => {
+                let hint = match error.kind() {
+                    ErrorKind::TabNotAllowed
+                    | ErrorKind::TabInBlockIndentation
+                    | ErrorKind::TabInIndentation
+                    | ErrorKind::TabAtBlockScalarStart => "indent with blanks, never with tabs",
+                    _ => "check indentation, quotes and brackets here and in the line above",
+                };
+                (Code::Syntax, format!("not YAML: {}", error.info()), hint)
+            }
+        };
+        self.say(code, at, message, hint);
+    }
+
+    fn say(&mut self, code: Code, at: Marker, message: String, hint: &str) {
+        let source = self.source(number(at.line()), number(at.col() + 1));
+        self.findings.push(Finding::new(code, message).at(source).hint(hint));
+    }
+
+    fn source(&self, line: u32, column: u32) -> Source {
+        Source { file: self.file.to_owned(), line, column }
+    }
+}
+
+impl Builder {
+    /// Tells whether the next node is a key.
+    fn wants_key(&self) -> bool {
+        matches!(self.stack.last(), Some(Frame { node: Open::Mapping { key: None, .. }, .. }))
+    }
+
+    /// Notes where a value stands.
+    fn place(&mut self, slot: &Slot, at: Marker) {
+        let own = (number(at.line()), number(at.col() + 1));
+        let (line, column) = slot.key.filter(|key| key.0 < own.0).unwrap_or(own);
+        self.positions.push((slot.pointer, line, column));
+    }
+}
+
+/// What a plain scalar is.
+enum Plain {
+    Text,
+    Value(Value),
+    /// A number that cannot be kept as it is, and why.
+    NotExact(&'static str),
+}
+
+/// Types a plain scalar by the core schema.
+fn resolve(text: &str) -> Plain {
+    match text.as_bytes().first() {
+        None => return Plain::Value(Value::Null),
+        // Everything else begins with none of these: the common case of a word costs one look.
+        Some(b'~' | b'n' | b'N' | b't' | b'T' | b'f' | b'F' | b'0'..=b'9' | b'+' | b'-' | b'.') => {}
+        Some(_) => return Plain::Text,
+    }
+    match text {
+        "~" | "null" | "Null" | "NULL" => return Plain::Value(Value::Null),
+        "true" | "True" | "TRUE" => return Plain::Value(Value::Bool(true)),
+        "false" | "False" | "FALSE" => return Plain::Value(Value::Bool(false)),
+        _ => {}
+    }
+    let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
+    if matches!(unsigned, ".inf" | ".Inf" | ".INF") {
+        return Plain::NotExact("is not a number that can be kept");
+    }
+    if matches!(text, ".nan" | ".NaN" | ".NAN") {
+        return Plain::NotExact("is not a number");
+    }
+    let based = |digits: &str, base: u32| match u64::from_str_radix(digits, base) {
+        Ok(n) => Plain::Value(n.into()),
+        Err(_) => Plain::NotExact("does not fit into 64 bits"),
+    };
+    if let Some(digits) = text.strip_prefix("0x").filter(|d| !d.is_empty() && d.bytes().all(|b| b.is_ascii_hexdigit()))
+    {
+        return based(digits, 16);
+    }
+    if let Some(digits) =
+        text.strip_prefix("0o").filter(|d| !d.is_empty() && d.bytes().all(|b| (b'0'..=b'7').contains(&b)))
+    {
+        return based(digits, 8);
+    }
+    if !unsigned.is_empty() && unsigned.bytes().all(|b| b.is_ascii_digit()) {
+        if unsigned.len() > 1 && unsigned.starts_with('0') {
+            return Plain::Text;
+        }
+        let number = text.strip_prefix('+').unwrap_or(text);
+        return match (number.parse::<u64>(), number.parse::<i64>()) {
+            (Ok(n), _) => Plain::Value(n.into()),
+            (_, Ok(n)) => Plain::Value(n.into()),
+            _ => Plain::NotExact("does not fit into 64 bits"),
+        };
+    }
+    if is_float(unsigned) {
+        return match text.parse::<f64>().ok().filter(|n| n.is_finite()).and_then(Number::from_f64) {
+            Some(n) => Plain::Value(Value::Number(n)),
+            None => Plain::NotExact("is too large for a number"),
+        };
+    }
+    Plain::Text
+}
+
+/// The core schema's floats, without sign, infinities and NaN: `( \. [0-9]+ | [0-9]+ ( \. [0-9]* )? ) ( [eE] [-+]? [0-9]+ )?`.
+fn is_float(text: &str) -> bool {
+    let (mantissa, exponent) = match text.find(['e', 'E']) {
+        Some(i) => (&text[..i], Some(&text[i + 1..])),
+        None => (text, None),
+    };
+    let digits = |t: &str| t.bytes().all(|b| b.is_ascii_digit());
+    let fits = match mantissa.split_once('.') {
+        Some(("", fraction)) => !fraction.is_empty() && digits(fraction),
+        Some((whole, fraction)) => digits(whole) && digits(fraction),
+        None => !mantissa.is_empty() && digits(mantissa),
+    };
+    fits && exponent.is_none_or(|e| {
+        let e = e.strip_prefix(['+', '-']).unwrap_or(e);
+        !e.is_empty() && digits(e)
+    })
+}
