@@ -3,6 +3,8 @@
 SHELL := /bin/bash
 CARGO ?= cargo
 LAB := tests/lab/lab.sh
+# where rustup puts cargo, for shells that have not read its profile
+export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 
 .DEFAULT_GOAL := help
 
@@ -27,8 +29,7 @@ check: ## formatting and lints
 
 .PHONY: test
 test: setup ## everything: unit tests, integration tests, the lab
-	$(CARGO) test --all-targets
-	$(CARGO) test --doc
+	$(CARGO) test
 
 .PHONY: test-core
 test-core: ## the ground floor's unit tests: no async, no libvirt, no lab

@@ -6,7 +6,7 @@
 # As root it installs what is missing; otherwise it says what to install.
 set -euo pipefail
 HERE=$(cd "$(dirname "$0")/.." && pwd)
-BUILD="gcc make cmake pkg-config libc6-dev libvirt-dev libssl-dev git ca-certificates"
+BUILD="gcc make pkg-config libc6-dev libvirt-dev libssl-dev git ca-certificates"
 LAB="libvirt-clients qemu-utils openssh-client openssh-server openssl iproute2 iptables procps util-linux busybox-static cpio
   xz-utils gzip python3 curl"
 RUST_NEEDED=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$HERE/Cargo.toml")
@@ -51,9 +51,7 @@ install_packages() {
 
 check_rust() {
   local have
-  for dir in "${CARGO_HOME:-${HOME:-/root}/.cargo}/bin" /usr/local/cargo/bin; do
-    if ! command -v cargo >/dev/null && [ -x "$dir/cargo" ]; then fail "cargo is in $dir, which is not in PATH: export PATH=$dir:\$PATH"; fi
-  done
+  PATH=$PATH:${CARGO_HOME:-${HOME:-/root}/.cargo}/bin # where rustup puts it
   command -v cargo >/dev/null || fail "cargo is missing. Drover needs Rust $RUST_NEEDED or newer, with rustfmt and clippy:
     curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y --profile default
   (Debian's own rustc is older in bookworm and trixie.)"

@@ -4,6 +4,7 @@ use crate::source::git::{GitError, GitErrorKind, GitUrl, Mirror, Reference, open
 use async_trait::async_trait;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// A commit that was found.
@@ -61,6 +62,10 @@ impl GitSource {
     }
 }
 
+/// How long a fetch may go on after its own deadline. A server that answers a byte now and then is not noticed by libgit2
+/// until objects arrive; its thread is left to itself, and the next fetch waits for it within its own deadline.
+const FETCH_SLACK: Duration = Duration::from_secs(2);
+
 fn tree_of(mirror: &Mirror, commit: &str, path: &str) -> Option<String> {
     mirror.tree(commit, path).ok().map(|t| t.tree_id())
 }
@@ -69,7 +74,8 @@ fn tree_of(mirror: &Mirror, commit: &str, path: &str) -> Option<String> {
 impl RevisionSource for GitSource {
     async fn fetch(&self, cancel: &CancellationToken) -> Result<Found, GitError> {
         let cancel = cancel.clone();
-        self.blocking(move |mirror, reference, path| {
+        let limit = self.mirror.limits().timeout + FETCH_SLACK;
+        let work = self.blocking(move |mirror, reference, path| {
             let fetched = mirror.fetch(reference, &cancel)?;
             Ok(Found {
                 tree: tree_of(mirror, &fetched.commit, path),
@@ -77,8 +83,12 @@ impl RevisionSource for GitSource {
                 rewritten: fetched.rewritten,
                 made_anew: fetched.made_anew,
             })
+        });
+        tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
+            let url = self.mirror.url();
+            Err(GitError::new(GitErrorKind::Timeout, format!("`{url}` keeps a connection open without getting on"))
+                .hint("the fetch is left alone and tried again; the last good commit stays in force"))
         })
-        .await
     }
 
     async fn good(&self) -> Option<Found> {

@@ -113,6 +113,28 @@ pub(crate) fn apply_one(root: &mut Element, edit: &Edit) -> Result<(), EditError
     Ok(())
 }
 
+impl Edit {
+    /// Checks what can be known of an edit without a definition: that its selector is one, begins at the definition, and
+    /// that what it adds is one element.
+    ///
+    /// # Errors
+    /// [`EditError::Selector`] and [`EditError::NotXml`].
+    pub fn check(&self) -> Result<(), EditError> {
+        let (at, xml) = match self {
+            Self::Add { at, xml } | Self::Replace { at, xml } => (at, Some(xml)),
+            Self::SetText { at, .. }
+            | Self::SetAttribute { at, .. }
+            | Self::RemoveAttribute { at, .. }
+            | Self::Remove { at } => (at, None),
+        };
+        Selector::parse(at)?;
+        if at != "/domain" && !at.starts_with("/domain/") && !at.starts_with("/domain[") {
+            return Err(EditError::Selector { selector: at.clone(), why: "it does not begin with `/domain`".into() });
+        }
+        xml.map_or(Ok(()), |xml| fragment(xml).map(drop))
+    }
+}
+
 fn fragment(xml: &str) -> Result<Element, EditError> {
     tree::parse(xml).map_err(|e| EditError::NotXml(e.to_string()))
 }
@@ -169,7 +191,7 @@ fn make(root: &mut Element, selector: &Selector, count: usize, text: &str) -> Re
 }
 
 /// libvirt wants QEMU's namespace declared on the root and prints it so; a patch that adds `qemu:commandline` need not.
-fn declare_qemu(root: &mut Element) {
+pub(crate) fn declare_qemu(root: &mut Element) {
     let used =
         root.elements().any(|e| e.name.starts_with("qemu:") && !e.attributes.iter().any(|(n, _)| n == "xmlns:qemu"));
     if used && root.attribute("xmlns:qemu").is_none() {

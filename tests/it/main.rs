@@ -3,6 +3,7 @@
 mod architecture;
 mod cli;
 mod daemon;
+mod examples;
 mod git;
 mod lab;
 mod libvirt;

@@ -5,6 +5,7 @@ use crate::finding::{Code, Finding};
 use crate::kind::{Resources, Spec};
 use crate::model::{KindName, Manifest};
 use crate::plan::{Context, Drafts};
+use std::collections::HashMap;
 
 impl Spec for HostSpec {
     const KIND: KindName = KindName::new("Host");
@@ -40,8 +41,37 @@ impl Spec for HostSpec {
         }
     }
 
+    fn check_all(all: &Resources, findings: &mut Vec<Finding>) {
+        same_machine(all, findings);
+    }
+
     fn draft(manifest: &Manifest<Self>, ctx: &Context<'_>, out: &mut Drafts) {
         super::plan::draft(manifest, ctx, out);
+    }
+}
+
+/// Two Hosts that are one machine: each would see the other's domains as its own. Simulated hosts and libvirt's test
+/// driver are a world for each name.
+fn same_machine(all: &Resources, findings: &mut Vec<Finding>) {
+    let mut seen = HashMap::new();
+    for host in all.hosts.values() {
+        let Ok(c) = parse_uri(&host.spec.uri) else { continue };
+        if c.driver != "qemu" {
+            continue;
+        }
+        // Whatever user and transport: the same daemon.
+        let first: &Manifest<HostSpec> = seen.entry((c.host.to_lowercase(), c.port, c.path)).or_insert(host);
+        if !std::ptr::eq(first, host) {
+            findings.push(
+                Finding::new(
+                    Code::Conflict,
+                    format!("the Host `{}` has this URI too: they are one machine", first.name()),
+                )
+                .of(host, "spec.uri")
+                .see(first.origin.source_of("spec.uri"))
+                .hint("keep one of them"),
+            );
+        }
     }
 }
 

@@ -92,7 +92,8 @@ impl Session {
         Self { connect: Some(connect) }
     }
 
-    fn connect(&self) -> Option<&Connect> {
+    /// The connection; there as long as the session is.
+    pub(super) fn connect(&self) -> Option<&Connect> {
         self.connect.as_ref()
     }
 
@@ -161,6 +162,11 @@ impl Host {
     {
         let session = self.open(deadline).await?;
         self.on_session(what, deadline, session, job).await
+    }
+
+    /// A connection of its own, for a caller that works on two hosts at once.
+    pub(super) async fn dedicated(&self, deadline: Duration) -> Result<Arc<Session>, Fault> {
+        self.open(deadline).await
     }
 
     async fn on_session<T, F>(&self, what: &str, deadline: Duration, session: Arc<Session>, job: F) -> Result<T, Fault>
@@ -294,7 +300,7 @@ impl Drop for Wait {
 }
 
 /// The port that a transport needs; none where nothing is to be probed.
-fn port(connection: &Connection) -> Option<u16> {
+pub(super) fn port(connection: &Connection) -> Option<u16> {
     // 16514 and 16509: libvirt's own, IANA-registered (checked on the wire; the migration guide swaps them).
     let usual = match connection.transport {
         Transport::Local => return None,

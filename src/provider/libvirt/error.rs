@@ -67,6 +67,14 @@ pub(super) enum Fault {
         /// What to do.
         hint: String,
     },
+    /// Not waited for any longer; what was begun may still come about.
+    #[error("host `{host}`: {why}")]
+    Left {
+        /// Which host.
+        host: String,
+        /// What is left going on.
+        why: String,
+    },
 }
 
 fn seconds(duration: Duration) -> String {
@@ -206,7 +214,8 @@ impl Fault {
         | Self::Hung { host, .. }
         | Self::Exhausted { host, .. }
         | Self::Odd { host, .. }
-        | Self::Refused { host, .. }) = &mut self;
+        | Self::Refused { host, .. }
+        | Self::Left { host, .. }) = &mut self;
         if host.is_empty() {
             name.clone_into(host);
         }
@@ -221,6 +230,11 @@ impl Fault {
     /// A refusal of Drover's own.
     pub(super) fn refused(why: impl Into<String>, hint: impl Into<String>) -> Self {
         Self::Refused { host: String::new(), why: why.into(), hint: hint.into() }
+    }
+
+    /// Something that is left going on.
+    pub(super) fn left(why: impl Into<String>) -> Self {
+        Self::Left { host: String::new(), why: why.into() }
     }
 
     /// libvirt's error number.
@@ -253,9 +267,10 @@ impl Fault {
     pub(super) fn says(&self, fragment: &str) -> bool {
         match self {
             Self::Libvirt { message, .. } => message.to_lowercase().contains(fragment),
-            Self::Unreachable { why, .. } | Self::Odd { why, .. } | Self::Refused { why, .. } => {
-                why.to_lowercase().contains(fragment)
-            }
+            Self::Unreachable { why, .. }
+            | Self::Odd { why, .. }
+            | Self::Refused { why, .. }
+            | Self::Left { why, .. } => why.to_lowercase().contains(fragment),
             Self::Hung { .. } | Self::Exhausted { .. } => false,
         }
     }
@@ -268,7 +283,11 @@ impl Fault {
                     || PASSING[..9].iter().any(|f| self.says(f)) && *code != sys::VIR_ERR_OPERATION_TIMEOUT
             }
             Self::Hung { .. } => true,
-            Self::Unreachable { .. } | Self::Exhausted { .. } | Self::Odd { .. } | Self::Refused { .. } => false,
+            Self::Unreachable { .. }
+            | Self::Exhausted { .. }
+            | Self::Odd { .. }
+            | Self::Refused { .. }
+            | Self::Left { .. } => false,
         }
     }
 
@@ -287,7 +306,7 @@ impl Fault {
                         | sys::VIR_ERR_NO_SERVER
                 ) || PASSING.iter().any(|f| self.says(f))
             }
-            Self::Unreachable { .. } | Self::Hung { .. } | Self::Exhausted { .. } => true,
+            Self::Unreachable { .. } | Self::Hung { .. } | Self::Exhausted { .. } | Self::Left { .. } => true,
             Self::Odd { .. } | Self::Refused { .. } => false,
         }
     }
@@ -306,7 +325,7 @@ impl Fault {
             Self::Hung { .. } | Self::Exhausted { .. } => {
                 Some("look at the libvirt daemon on the host, and at the storage it waits for".to_owned())
             }
-            Self::Odd { .. } => None,
+            Self::Odd { .. } | Self::Left { .. } => None,
         }
     }
 }

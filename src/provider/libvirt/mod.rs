@@ -4,18 +4,24 @@
 //! - [`Writer`] also carries actions out.
 //!
 //! *Promises*: no call blocks an executor thread, and none is waited for longer than its deadline (`connect.rs`). A reading
-//! is complete or it is `Unknown` (`observe.rs`). Every action is looked at again at the last moment (`look.rs`), can be
+//! is complete or it is `Unknown` (`observe.rs`). Every action is looked at again at the last moment (`act.rs`), can be
 //! repeated, and is judged by what the hosts say afterwards, never by a call's own result. A machine never runs twice by
-//! Drover's doing (`migrate.rs`). `unsafe` lives in `ffi.rs` and nowhere else.
+//! Drover's doing (`migrate/`). `unsafe` lives in `ffi.rs` and nowhere else.
 
+mod act;
 mod connect;
+mod domain;
 mod error;
 mod ffi;
+mod migrate;
 mod observe;
-mod owner;
+mod pool;
+mod power;
+mod volume;
 mod xml;
 
-use super::Observer;
+use super::{ActError, Actor, Look, Observer, StepCtx};
+use crate::action::Action;
 use crate::kind::host::HostSpec;
 use crate::observed::{HostState, Reading};
 use async_trait::async_trait;
@@ -102,6 +108,21 @@ impl Observer for Writer {
 
     async fn observe(&self, host: &str, deadline: Duration) -> Reading<HostState> {
         observe_one(&self.hosts, host, deadline).await
+    }
+}
+
+#[async_trait]
+impl Actor for Writer {
+    async fn look(&self, action: &Action, _ctx: &StepCtx) -> Result<Look, ActError> {
+        act::look(&self.hosts, action).await
+    }
+
+    async fn act(&self, action: &Action, ctx: &StepCtx) -> Result<(), ActError> {
+        act::act(&self.hosts, action, ctx).await
+    }
+
+    async fn verify(&self, action: &Action, _ctx: &StepCtx) -> Result<(), ActError> {
+        act::verify(&self.hosts, action).await
     }
 }
 

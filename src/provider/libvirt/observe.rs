@@ -4,7 +4,8 @@
 
 use super::connect::Host;
 use super::error::{During, Fault};
-use super::{ffi, owner, xml};
+use super::{ffi, xml};
+use crate::domain_xml::{self, Element};
 use crate::observed::{
     DomainState, HostState, JobOperation, JobState, PoolState, Progress, Reading, RunState, VolumeState,
 };
@@ -15,7 +16,6 @@ use virt::connect::Connect;
 use virt::domain::Domain;
 use virt::storage_pool::StoragePool;
 use virt_sys as sys;
-use xmltree::Element;
 
 /// Reads a host, or says why it cannot be read. A connection that turns out to be dead is opened anew, once.
 pub(super) async fn observe(host: &Host, deadline: Duration) -> Reading<HostState> {
@@ -85,22 +85,22 @@ fn version(number: u32) -> String {
 /// What the capabilities say of the host and of the guests of its own architecture.
 fn capabilities(state: &mut HostState, text: &str) -> Result<(), Fault> {
     let root = xml::parse(text, "read its capabilities")?;
-    state.uuid = xml::text_at(&root, &["host", "uuid"]).unwrap_or_default();
-    state.arch = xml::text_at(&root, &["host", "cpu", "arch"]).unwrap_or_default();
+    state.uuid = xml::text_at(&root, "host/uuid").unwrap_or_default();
+    state.arch = xml::text_at(&root, "host/cpu/arch").unwrap_or_default();
     let mut types = BTreeSet::new();
     let mut machines = BTreeSet::new();
-    for arch in xml::children(&root, "guest").filter_map(|g| g.get_child("arch")) {
-        if arch.attributes.get("name").is_none_or(|n| *n != state.arch) {
+    for arch in root.all("guest").filter_map(|g| g.get("arch")) {
+        if arch.attribute("name").is_none_or(|n| n != state.arch) {
             continue;
         }
-        let domains: Vec<&Element> = xml::children(arch, "domain").collect();
-        types.extend(domains.iter().filter_map(|d| d.attributes.get("type").cloned()));
-        for machine in domains.iter().flat_map(|d| xml::children(d, "machine")).chain(xml::children(arch, "machine")) {
-            let Some(name) = machine.get_text().map(|t| t.trim().to_owned()) else { continue };
-            match machine.attributes.get("canonical") {
+        let domains: Vec<&Element> = arch.all("domain").collect();
+        types.extend(domains.iter().filter_map(|d| d.attribute("type").map(str::to_owned)));
+        for machine in domains.iter().flat_map(|d| d.all("machine")).chain(arch.all("machine")) {
+            let name = machine.text();
+            match machine.attribute("canonical") {
                 Some(canonical) => {
-                    machines.insert(canonical.clone());
-                    state.machine_aliases.insert(name, canonical.clone());
+                    machines.insert(canonical.to_owned());
+                    state.machine_aliases.insert(name, canonical.to_owned());
                 }
                 None => {
                     machines.insert(name);
@@ -141,7 +141,7 @@ fn read_pool(pool: &StoragePool, name: &str) -> Result<PoolState, Fault> {
         active,
         persistent: pool.is_persistent().during(what())?,
         autostart: pool.autostart().during(what())?,
-        target: xml::text_at(&root, &["target", "path"]),
+        target: xml::text_at(&root, "target/path"),
         capacity: info.capacity,
         available: info.available,
         xml: text,
@@ -152,13 +152,13 @@ fn read_pool(pool: &StoragePool, name: &str) -> Result<PoolState, Fault> {
 /// A volume from its description; libvirt prints sizes in bytes.
 pub(super) fn volume_state(text: &str) -> Result<VolumeState, Fault> {
     let root = xml::parse(text, "read a volume")?;
-    let bytes = |name: &str| xml::text_at(&root, &[name]).and_then(|t| t.parse().ok()).unwrap_or(0);
+    let bytes = |name: &str| xml::text_at(&root, name).and_then(|t| t.parse().ok()).unwrap_or(0);
     Ok(VolumeState {
-        path: xml::text_at(&root, &["target", "path"]).unwrap_or_default(),
-        format: xml::attribute_at(&root, &["target", "format"], "type").unwrap_or("raw").to_owned(),
+        path: xml::text_at(&root, "target/path").unwrap_or_default(),
+        format: root.attribute_at("target/format", "type").unwrap_or("raw").to_owned(),
         capacity: bytes("capacity"),
         allocation: bytes("allocation"),
-        backing: xml::text_at(&root, &["backingStore", "path"]),
+        backing: xml::text_at(&root, "backingStore/path"),
     })
 }
 
@@ -255,7 +255,7 @@ fn read_domain_as(domain: &Domain, persistent: bool) -> Result<DomainState, Faul
     let owner = match live_xml.as_deref().or(persistent_xml.as_deref()) {
         // Parsing a definition costs more than reading it; most foreign ones cannot have a mark.
         Some(text) if text.contains(crate::observed::OWNER_NAMESPACE) => {
-            owner::read(&xml::parse(text, &format!("read the definition of `{name}`"))?)
+            domain_xml::owner_of(&xml::parse(text, &format!("read the definition of `{name}`"))?)
         }
         _ => None,
     };
@@ -341,7 +341,7 @@ fn run_state(state: u32) -> RunState {
 }
 
 /// The reason in the words of `virsh domstate --reason`, joined by hyphens, with "post-copy" as one word.
-fn reason_word(state: u32, reason: i32) -> String {
+pub(super) fn reason_word(state: u32, reason: i32) -> String {
     let words: &[&str] = match state {
         sys::VIR_DOMAIN_RUNNING => &[
             "unknown",

@@ -111,7 +111,6 @@ pub(super) fn quoted(text: &str) -> String {
 /// Classifies an error of libgit2 that came from reading or writing a repository on this machine.
 pub(super) fn on_disk(what: &str, e: &git2::Error) -> GitError {
     let said = quoted(e.message());
-    let io = std::io::Error::last_os_error();
     let kind = match (e.code(), e.class()) {
         (git2::ErrorCode::Owner, _) => GitErrorKind::Owner,
         _ if said.contains("No space left")
@@ -121,7 +120,6 @@ pub(super) fn on_disk(what: &str, e: &git2::Error) -> GitError {
             GitErrorKind::Disk
         }
         (git2::ErrorCode::NotFound, git2::ErrorClass::Repository | git2::ErrorClass::Os) => GitErrorKind::NoRepository,
-        _ if e.class() == git2::ErrorClass::Os && io.raw_os_error() == Some(28) => GitErrorKind::Disk,
         _ => GitErrorKind::Corrupt,
     };
     let error = GitError::new(kind, format!("{what}: {said}"));

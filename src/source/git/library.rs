@@ -35,7 +35,8 @@ fn set_up() -> Result<(), git2::Error> {
         }
         git2::opts::set_server_connect_timeout_in_milliseconds(CONNECT_TIMEOUT_MILLIS)?;
         git2::opts::set_server_timeout_in_milliseconds(SILENCE_TIMEOUT_MILLIS)?;
-        git2::transport::register("ssh://", super::ssh::transport)?;
+        // The name of a scheme; `://` is added to it.
+        git2::transport::register("ssh", super::ssh::transport)?;
     }
     Ok(())
 }

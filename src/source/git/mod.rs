@@ -9,9 +9,11 @@
 mod access;
 mod diff;
 mod error;
+mod fetch;
 mod library;
 mod local;
 mod mirror;
+mod said;
 mod ssh;
 #[cfg(test)]
 mod testing;

@@ -335,7 +335,12 @@ pub(super) fn find(repository: &Repository, root: Oid, path: &str) -> Result<Opt
 /// A blob's size from its header, without inflating it.
 fn size_of(repository: &Repository, oid: Oid, path: &str) -> Result<u64, TreeError> {
     let odb = repository.odb().map_err(|e| io(path, &e))?;
-    match odb.read_header(oid).map_err(|e| io(path, &e))? {
+    // The binding panics when a damaged header names no type of object. Nothing is shared that a panic could leave half
+    // done: libgit2 has returned before that.
+    let header = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| odb.read_header(oid))).map_err(|_| {
+        TreeError::Io { path: path.into(), why: "the object database is damaged: an object has no known type".into() }
+    })?;
+    match header.map_err(|e| io(path, &e))? {
         (size, ObjectType::Blob) => Ok(size as u64),
         (_, other) => Err(TreeError::NotAFile { path: path.into(), what: format!("an object of type {other}") }),
     }

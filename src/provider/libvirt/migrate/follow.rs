@@ -1,0 +1,192 @@
+//! Follows a migration's job on the source: progress, the longest pause, the switch to post-copy, the time-out. It asks
+//! over another connection than the one the migration's call holds, because that one waits for hours.
+
+use super::judge::is_leaving;
+use crate::action::Migration;
+use crate::observed::JobOperation;
+use crate::provider::StepCtx;
+use crate::provider::libvirt::connect::Host;
+use crate::provider::libvirt::error::{During, Fault};
+use crate::provider::libvirt::{domain, ffi, observe};
+use std::time::{Duration, Instant};
+use uuid::Uuid;
+use virt_sys as sys;
+
+/// How often the job is asked for its progress.
+const POLL: Duration = Duration::from_millis(500);
+
+/// How long a source that does not answer is asked again. A filtered migration port keeps its daemon's lock for 136 s.
+const SILENCE: Duration = Duration::from_secs(240);
+
+/// How often an abort or a switch that failed is tried again.
+const TRY_AGAIN: Duration = Duration::from_secs(5);
+
+/// How following ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Followed {
+    /// No job of the machine is left on the source.
+    Ended {
+        /// Whether Drover aborted it, because its time was up.
+        timed_out: bool,
+    },
+    /// It goes on without being followed.
+    Left {
+        /// Why it is not followed any more.
+        why: String,
+    },
+}
+
+/// One look at the job.
+enum Seen {
+    Job { progress: crate::observed::Progress, post_copy: bool },
+    NoJob,
+}
+
+/// Follows the job of a machine on its source until it ends. `orders` are the limits of the migration, where it is ours
+/// to limit. `started` tells that the job was begun just now and may not be there yet: absence is no end then.
+pub(super) async fn follow(
+    from: &Host,
+    uuid: Uuid,
+    orders: Option<&Migration>,
+    ctx: &StepCtx,
+    started: bool,
+) -> Followed {
+    let begun = Instant::now();
+    let mut last_answer = Instant::now();
+    let mut limited = orders.is_none_or(|o| o.max_downtime_millis.is_none());
+    let mut switched = orders.is_none_or(|o| o.post_copy_after_millis.is_none());
+    let mut aborted: Option<Instant> = None;
+    let mut tried_switch: Option<Instant> = None;
+    loop {
+        if ctx.cancel.is_cancelled() {
+            return Followed::Left { why: "it goes on by itself, and the next run of Drover takes it up again".into() };
+        }
+        if begun.elapsed() >= ctx.deadline {
+            let why = format!("it still goes on after {} s, the step's deadline", ctx.deadline.as_secs());
+            return Followed::Left { why };
+        }
+        let mut in_post_copy = false;
+        let mut elapsed = begun.elapsed();
+        match look(from, uuid).await {
+            Ok(Seen::Job { progress, post_copy }) => {
+                last_answer = Instant::now();
+                in_post_copy = post_copy;
+                elapsed = elapsed.max(Duration::from_millis(progress.elapsed_millis));
+                (ctx.progress)(progress);
+                if !limited && let Some(millis) = orders.and_then(|o| o.max_downtime_millis) {
+                    limited = set_downtime(from, uuid, millis).await;
+                }
+            }
+            Ok(Seen::NoJob) if !started => return Followed::Ended { timed_out: aborted.is_some() },
+            Ok(Seen::NoJob) => last_answer = Instant::now(),
+            Err(fault) if last_answer.elapsed() < SILENCE => {
+                tracing::debug!(host = %from.name, error = %fault, "no progress to be had")
+            }
+            Err(fault) => return Followed::Left { why: format!("its progress cannot be read: {fault}") },
+        }
+        if let Some(orders) = orders
+            && !in_post_copy
+        {
+            if elapsed >= Duration::from_millis(orders.timeout_millis) {
+                if aborted.is_none_or(|at| at.elapsed() >= TRY_AGAIN) {
+                    aborted = Some(Instant::now());
+                    abort(from, uuid).await;
+                }
+            } else if !switched
+                && orders.post_copy_after_millis.is_some_and(|after| elapsed >= Duration::from_millis(after))
+                && tried_switch.is_none_or(|at| at.elapsed() >= TRY_AGAIN)
+            {
+                tried_switch = Some(Instant::now());
+                switched = switch(from, uuid).await;
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(POLL) => {}
+            () = ctx.cancel.cancelled() => {}
+        }
+    }
+}
+
+/// Reads the job and tells whether the guest's memory is split over both hosts already.
+async fn look(from: &Host, uuid: Uuid) -> Result<Seen, Fault> {
+    from.call("read the migration's progress", move |c| {
+        let Some(domain) = domain::find(c, uuid)? else { return Ok(Seen::NoJob) };
+        let read = || -> Result<Seen, Fault> {
+            let Some(job) = observe::job(&domain, &uuid.to_string())? else { return Ok(Seen::NoJob) };
+            if job.operation != JobOperation::MigrationOut {
+                return Ok(Seen::NoJob);
+            }
+            let (state, reason) = ffi::state(&domain).during("read its state")?;
+            let mut progress = job.progress;
+            let post_copy = matches!(observe::reason_word(state, reason).as_str(), "postcopy" | "postcopy-failed");
+            if post_copy {
+                progress.phase = "post-copy".into();
+            }
+            Ok(Seen::Job { progress, post_copy })
+        };
+        match read() {
+            // It ended between the look-up and the read.
+            Err(fault) if fault.is_absent() => Ok(Seen::NoJob),
+            other => other,
+        }
+    })
+    .await
+}
+
+/// Sets the longest pause; libvirt takes it only for a while that depends on the driver, so it is tried until it does.
+async fn set_downtime(from: &Host, uuid: Uuid, millis: u64) -> bool {
+    let set = from
+        .call("set the longest pause", move |c| {
+            c.lookup_domain_by_uuid_string(&uuid.to_string())
+                .and_then(|d| d.migrate_set_max_downtime(millis, 0))
+                .during("set the longest pause")
+        })
+        .await;
+    match set {
+        Ok(_) => true,
+        Err(fault) => {
+            tracing::debug!(host = %from.name, error = %fault, "the longest pause is not set yet");
+            // What libvirt does not know it will not learn.
+            fault.is_unsupported()
+        }
+    }
+}
+
+/// Switches to post-copy. From here on the machine can only go forward.
+async fn switch(from: &Host, uuid: Uuid) -> bool {
+    let done = from
+        .call("switch to post-copy", move |c| {
+            let domain = c.lookup_domain_by_uuid_string(&uuid.to_string()).during("look it up")?;
+            ffi::start_post_copy(&domain).during("switch to post-copy")
+        })
+        .await;
+    match done {
+        Ok(()) => {
+            tracing::info!(host = %from.name, %uuid, "switched to post-copy");
+            true
+        }
+        Err(fault) => {
+            tracing::warn!(host = %from.name, %uuid, error = %fault, "cannot switch to post-copy");
+            // Begun without post-copy: asking again changes nothing.
+            fault.code() == Some(sys::VIR_ERR_OPERATION_INVALID) && fault.says("vir_migrate_postcopy")
+        }
+    }
+}
+
+/// Aborts an outgoing migration. libvirt itself refuses it in post-copy, where it would cost the machine's memory.
+pub(super) async fn abort(from: &Host, uuid: Uuid) {
+    let done = from
+        .call("abort the migration", move |c| {
+            let Some((domain, state)) = domain::find_with_state(c, uuid)? else { return Ok(()) };
+            // Only ever this kind of job, and not once the memory is split.
+            if !is_leaving(&state) || matches!(state.reason.as_str(), "postcopy" | "postcopy-failed") {
+                return Ok(());
+            }
+            ffi::abort_job(&domain).during("abort the migration")
+        })
+        .await;
+    match done {
+        Ok(()) => tracing::info!(host = %from.name, %uuid, "migration aborted"),
+        Err(fault) => tracing::warn!(host = %from.name, %uuid, error = %fault, "cannot abort the migration yet"),
+    }
+}

@@ -1,0 +1,213 @@
+//! The volumes that a migration copies: made at the destination beforehand, with the right size and sparse (libvirt's own
+//! would be fully allocated, and only where its pool's cache is fresh), and cleared away again on either side.
+//!
+//! A made volume has a marker beside it (`<volume>.drover-incoming`, empty) until the machine runs there. A Drover that
+//! was killed in between so knows, without a record of its own, which image at the destination is half a copy and which
+//! is somebody's data: only what has a marker, and what no domain uses, is ever removed.
+
+use crate::action::MigratedVolume;
+use crate::provider::libvirt::connect::Host;
+use crate::provider::libvirt::error::{During, Fault};
+use crate::provider::libvirt::{domain, volume};
+use std::time::Duration;
+use uuid::Uuid;
+use virt::connect::Connect;
+use virt::storage_vol::StorageVol;
+
+/// What a marker's name ends in.
+const MARKER: &str = ".drover-incoming";
+
+/// Deleting a large image may take the storage a while.
+const DELETE_WITHIN: Duration = Duration::from_secs(120);
+
+fn marker(volume: &MigratedVolume) -> String {
+    format!("{}{MARKER}", volume.volume)
+}
+
+/// Sizes of the volumes as they really are now, in the order of `copy`: the plan's may be old, and QEMU refuses to mirror
+/// into an image of another size.
+pub(super) async fn measure(
+    from: &Host,
+    uuid: Uuid,
+    live: bool,
+    copy: &[MigratedVolume],
+) -> Result<Vec<Source>, Fault> {
+    let copy = copy.to_vec();
+    from.call("measure its disks", move |c| copy.iter().map(|v| measure_one(c, uuid, live, v)).collect()).await
+}
+
+/// A volume at the source, as it is.
+pub(super) struct Source {
+    /// What the guest sees, in bytes.
+    pub capacity: u64,
+    /// What it takes, in bytes.
+    pub allocation: u64,
+    /// The image below it.
+    pub backing: Option<String>,
+}
+
+fn measure_one(c: &Connect, uuid: Uuid, live: bool, v: &MigratedVolume) -> Result<Source, Fault> {
+    let what = format!("read volume `{}`", v.volume);
+    let found = c.lookup_storage_vol_by_path(&v.path).during(&what)?;
+    let state = volume::state(&found, &v.volume)?;
+    if state.format != v.format {
+        let why = format!("volume `{}` is {} now and not {}", v.volume, state.format, v.format);
+        return Err(Fault::refused(why, "plan again"));
+    }
+    let capacity = match live {
+        // A running machine's disk may have grown without its pool noticing.
+        true => {
+            let domain = c.lookup_domain_by_uuid_string(&uuid.to_string()).during(&what)?;
+            domain.block_info(&v.target, 0).during(format!("measure disk `{}`", v.target))?.capacity
+        }
+        false => state.capacity,
+    };
+    Ok(Source { capacity, allocation: state.allocation, backing: state.backing })
+}
+
+/// Makes the volumes at the destination, each with its marker. A half copy of an earlier attempt is made anew.
+pub(super) async fn prepare(to: &Host, live: bool, copy: &[MigratedVolume], sources: &[Source]) -> Result<(), Fault> {
+    for (v, source) in copy.iter().zip(sources) {
+        let (v, capacity, allocation) = (v.clone(), source.capacity, source.allocation);
+        // libvirt flattens what it copies live; a file that is copied as it is keeps the image below it, by path.
+        let backing = if live { None } else { source.backing.clone() };
+        to.call_within("make room for its disks", DELETE_WITHIN, move |c| {
+            prepare_one(c, &v, capacity, allocation, backing.as_deref())
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+fn prepare_one(
+    c: &Connect,
+    v: &MigratedVolume,
+    capacity: u64,
+    allocation: u64,
+    backing: Option<&str>,
+) -> Result<(), Fault> {
+    let pool = volume::active_pool(c, &v.to_pool)?;
+    if let Some(path) = backing {
+        c.lookup_storage_vol_by_path(path).during(format!("find `{path}`, the image below volume `{}`", v.volume))?;
+    }
+    if let Some(there) = volume::find(&pool, &v.volume)? {
+        if volume::find(&pool, &marker(v))?.is_none() {
+            let why = format!(
+                "a volume `{}` is already in pool `{}`, and nothing says that it is a copy",
+                v.volume, v.to_pool
+            );
+            return Err(Fault::refused(why, "look at what it is, and remove or rename it; nothing is overwritten"));
+        }
+        delete_unused(c, &v.to_pool, &there, &v.volume)?;
+    }
+    let what = format!("read pool `{}`", v.to_pool);
+    let available = pool.info().during(what)?.available;
+    if available < allocation {
+        let why =
+            format!("pool `{}` has {available} bytes left, and volume `{}` takes {allocation}", v.to_pool, v.volume);
+        return Err(Fault::refused(why, "make room in the pool"));
+    }
+    if volume::find(&pool, &marker(v))?.is_none() {
+        let definition = volume::definition(&marker(v), MARKER_BYTES, "raw", true, None);
+        StorageVol::create_xml(&pool, &definition, 0).during(format!("mark volume `{}` as a copy", v.volume))?;
+    }
+    let definition = volume::definition(&v.volume, capacity, &v.format, true, None);
+    StorageVol::create_xml(&pool, &definition, 0).during(format!("make volume `{}`", v.volume)).map(drop)
+}
+
+/// Size of a marker: some pool types have no volume of nothing.
+const MARKER_BYTES: u64 = 4096;
+
+fn delete_unused(c: &Connect, pool: &str, found: &StorageVol, name: &str) -> Result<(), Fault> {
+    let path = found.path().during(format!("read volume `{name}`"))?;
+    let users = volume::users(c, |d| d.is(pool, name, &path))?;
+    if !users.is_empty() {
+        let why = format!("volume `{name}` is in use by {}", volume::names(&users));
+        return Err(Fault::refused(why, "it is left alone"));
+    }
+    found.delete(0).during(format!("delete volume `{name}` of pool `{pool}`"))
+}
+
+/// Removes half copies after a failure: those with a marker that no domain uses.
+pub(super) async fn discard(to: &Host, copy: &[MigratedVolume]) -> Result<(), Fault> {
+    for v in copy.iter().cloned() {
+        to.call_within("remove a half copy", DELETE_WITHIN, move |c| {
+            let pool = volume::active_pool(c, &v.to_pool)?;
+            let Some(marked) = volume::find(&pool, &marker(&v))? else { return Ok(()) };
+            if let Some(found) = volume::find(&pool, &v.volume)? {
+                delete_unused(c, &v.to_pool, &found, &v.volume)?;
+            }
+            marked.delete(0).during(format!("remove the marker of volume `{}`", v.volume))
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+/// Takes the markers away: the copies are the machine's disks now.
+pub(super) async fn settle(to: &Host, copy: &[MigratedVolume]) -> Result<(), Fault> {
+    for v in copy.iter().cloned() {
+        to.call("remove a marker", move |c| {
+            let pool = volume::active_pool(c, &v.to_pool)?;
+            match volume::find(&pool, &marker(&v))? {
+                Some(found) => found.delete(0).during(format!("remove the marker of volume `{}`", v.volume)),
+                None => Ok(()),
+            }
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+/// Deletes the source's copies. Asked for by the policy, after the machine was seen at the destination; one that any
+/// domain of the source still uses stays.
+pub(super) async fn delete_sources(from: &Host, copy: &[MigratedVolume]) -> Result<(), Fault> {
+    for v in copy.iter().cloned() {
+        from.call_within("delete the source's copy", DELETE_WITHIN, move |c| {
+            let pool = volume::active_pool(c, &v.pool)?;
+            let Some(found) = volume::find(&pool, &v.volume)? else { return Ok(()) };
+            if found.path().during(format!("read volume `{}`", v.volume))? != v.path {
+                return Ok(());
+            }
+            delete_unused(c, &v.pool, &found, &v.volume)
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+/// The source's copies that are still there.
+pub(super) async fn left_at_source(from: &Host, copy: &[MigratedVolume]) -> Result<Vec<String>, Fault> {
+    let copy = copy.to_vec();
+    from.call("look for leftover images", move |c| {
+        let mut left = Vec::new();
+        for v in &copy {
+            let Some(pool) = super::super::pool::find(c, &v.pool)? else { continue };
+            if pool.is_active().during(format!("read pool `{}`", v.pool))?
+                && let Some(found) = volume::find(&pool, &v.volume)?
+                && found.path().during(format!("read volume `{}`", v.volume))? == v.path
+            {
+                left.push(v.path.clone());
+            }
+        }
+        Ok(left)
+    })
+    .await
+}
+
+/// Removes the definition that a move left behind at its source: off, ours, and without anything in it that would be
+/// lost. Returns why it stays, where it stays.
+pub(super) async fn remove_stale_definition(from: &Host, uuid: Uuid) -> Result<Option<String>, Fault> {
+    from.call("remove the definition that the move left behind", move |c| {
+        let Some((_, state)) = domain::find_with_state(c, uuid)? else { return Ok(None) };
+        let why = match () {
+            () if state.is_active() => format!("it is {}", domain::word(&state)),
+            () if state.owner.is_none() => "it has no owner's mark".to_owned(),
+            () if state.managed_save => "it has a saved memory image".to_owned(),
+            () if state.snapshots > 0 => format!("it has {} snapshots", state.snapshots),
+            () => return domain::undefine(c, uuid, false).map(|()| None),
+        };
+        Ok(Some(why))
+    })
+    .await
+}
