@@ -5,7 +5,7 @@ use super::exit::{CliError, Exit};
 use super::output::Output;
 use super::settings;
 use crate::journal::{Journal, Outcome, PassRecord, Sqlite, StepRecord};
-use crate::render::escape::terminal;
+use crate::render::escape::line as terminal;
 use crate::render::json;
 use crate::render::view::{seconds, short_id};
 use jiff::Timestamp;
@@ -25,7 +25,7 @@ pub fn run(args: &HistoryArgs, global: &Global, out: &mut Output) -> Result<Exit
 
 /// Reads the journal in a state folder, the configured one where none is given; also beside a running daemon.
 pub fn from_journal(state: Option<&PathBuf>, limit: usize, global: &Global) -> Result<Vec<PassRecord>, CliError> {
-    let path = settings::load(global, state)?.journal_file();
+    let path = settings::journal_that_is_there(&settings::load(global, state)?);
     if !path.exists() {
         return Err(CliError::failed(format!("there is no journal at `{}`", path.display()))
             .hint("give the folder that `drover daemon` or `drover apply` was given with --state"));

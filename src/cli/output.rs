@@ -2,9 +2,9 @@
 
 use super::args::{Global, When};
 use super::exit::CliError;
-use crate::finding::{Finding, Severity};
-use crate::render::escape::terminal;
-use crate::render::{self, Paint};
+use crate::finding::Severity;
+use crate::render::Paint;
+use crate::render::escape::line as terminal;
 use std::io::{self, IsTerminal, Write};
 
 /// A command's two outputs, and what they can show.
@@ -51,14 +51,6 @@ impl Output {
     /// Shows why a command failed.
     pub fn error(&self, error: &CliError) {
         self.labelled(Severity::Error, &error.text(), error.hint_text());
-    }
-
-    /// Shows findings that are not the command's result.
-    pub fn findings(&self, findings: &[Finding]) {
-        let mut text = Vec::new();
-        if render::text::findings(&mut text, findings, self.err_paint).is_ok() {
-            let _ = io::stderr().write_all(&text);
-        }
     }
 
     fn labelled(&self, severity: Severity, text: &str, hint: Option<&str>) {

@@ -4,7 +4,7 @@ use crate::execute::Event;
 use crate::journal::Outcome;
 use crate::plan::Plan;
 use crate::render::Paint;
-use crate::render::escape::terminal;
+use crate::render::escape::line as terminal;
 use crate::render::view::{bytes, migration, millis, seconds};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use jiff::Timestamp;
@@ -99,6 +99,18 @@ impl Progress {
             None => {
                 // Nobody reading the progress is no reason to stop.
                 let _ = writeln!(io::stderr(), "{line}");
+            }
+        }
+    }
+
+    /// Says something between the lines or above the bars.
+    pub fn note(&self, text: &str) {
+        match &self.bars {
+            Some(bars) => {
+                let _ = bars.println(text);
+            }
+            None => {
+                let _ = writeln!(io::stderr(), "{text}");
             }
         }
     }

@@ -7,7 +7,7 @@ use super::output::Output;
 use super::{fetch, progress};
 use crate::daemon::{DaemonStatus, PassResult, Phase, STATUS_VERSION};
 use crate::journal::Outcome;
-use crate::render::escape::terminal;
+use crate::render::escape::line as terminal;
 use crate::render::json;
 use crate::render::table::Table;
 use crate::render::view::{seconds, short_id, summary};

@@ -5,7 +5,7 @@
 //! first, and the comment says so; counts, deletions, held back steps and errors stay. Where even those are too many to
 //! be listed, as many as fit are, and the rest is counted.
 
-use super::escape::{markdown as md, terminal};
+use super::escape::{line as terminal, markdown as md, markdown_code as code};
 use super::value::{Shown, Sign};
 use super::view::{self, BlockView, ResourceView, StepView, Symbol, View};
 use crate::finding::{Finding, Severity};
@@ -407,11 +407,6 @@ fn prose(text: &str) -> String {
         return md(text);
     }
     text.split('`').enumerate().map(|(i, part)| if i % 2 == 0 { md(part) } else { code(part) }).collect()
-}
-
-/// Text as code, in a paragraph.
-fn code(text: &str) -> String {
-    format!("<code>{}</code>", html(text))
 }
 
 /// Text within an HTML element, harmless for Markdown as well.

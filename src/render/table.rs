@@ -1,7 +1,7 @@
 //! Tables for the terminal: what was observed, and what was done.
 
 use super::Paint;
-use super::escape::terminal;
+use super::escape::line as terminal;
 use super::view::{bytes, seconds};
 use crate::observed::{DomainState, HostState, JobOperation, Observed, Reading, RunState};
 use std::io::{self, Write};

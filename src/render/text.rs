@@ -2,7 +2,7 @@
 //! the steps in order, what there is to say, and one last line that sums up.
 
 use super::Paint;
-use super::escape::terminal;
+use super::escape::line as terminal;
 use super::value::{Shown, Sign};
 use super::view::{self, FieldView, ResourceView, StepView, Symbol, View};
 use crate::finding::{Finding, Severity};

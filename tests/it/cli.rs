@@ -121,7 +121,9 @@ fn exit_2_for_changes_only_when_asked() {
 #[test]
 fn exit_3_for_manifests_with_errors() {
     let world = fleet().with("fleet/bad.yaml", MACHINE.replace("memory", "memroy").replace("web-1", "web-2"));
-    for command in [&["validate", "fleet"][..], &["plan", "fleet"], &["apply", "fleet", "--auto-approve"], &["observe", "fleet"]] {
+    for command in
+        [&["validate", "fleet"][..], &["plan", "fleet"], &["apply", "fleet", "--auto-approve"], &["observe", "fleet"]]
+    {
         let (code, out, err) = world.run(command);
         assert_eq!(code, 3, "{command:?}: {out}{err}");
         let said = if command[0] == "validate" { out } else { err };
@@ -187,7 +189,9 @@ fn help_and_version_are_results_and_no_errors() {
         let (code, help, _) = world.run(&[command, "--help"]);
         assert!(code == 0 && help.contains("Usage: drover"), "{command}");
     }
-    for row in ["0   done", "1   failed", "2   there are changes", "3   invalid", "4   refused", "5   incomplete", "64  wrong"] {
+    for row in
+        ["0   done", "1   failed", "2   there are changes", "3   invalid", "4   refused", "5   incomplete", "64  wrong"]
+    {
         assert!(out.contains(row), "{row} is missing:\n{out}");
     }
     let (code, out, _) = world.run(&["--version"]);
@@ -270,7 +274,9 @@ fn a_path_that_is_not_there_says_what_to_give() {
 fn validate_says_the_same_in_every_form() {
     let world = World::new().with("fleet/hosts.yaml", HOSTS).with(
         "fleet/vms.yaml",
-        MACHINE.replace("kvm-a", "kvm-9") + "---\n" + &MACHINE.replace("web-1", "web-2").replace("cpus: 2", "cpus: two"),
+        MACHINE.replace("kvm-a", "kvm-9")
+            + "---\n"
+            + &MACHINE.replace("web-1", "web-2").replace("cpus: 2", "cpus: two"),
     );
     let (code, text, _) = world.run(&["validate", "fleet"]);
     assert_eq!(code, 3);
