@@ -4,6 +4,7 @@
 mod apply;
 mod args;
 mod completions;
+mod daemon;
 mod engine;
 mod exit;
 mod explain;
@@ -67,6 +68,6 @@ fn dispatch(cli: &Cli, out: &mut Output) -> Result<Exit, CliError> {
         Command::Status(args) => status::run(args, global, out),
         Command::Apply(args) => apply::run(args, global, out),
         Command::Observe(args) => observe::run(args, global, out),
-        Command::Daemon(_) => Err(CliError::failed("this command comes with the engine")),
+        Command::Daemon(args) => daemon::run(args, global),
     }
 }
