@@ -152,9 +152,7 @@ fn element(start: &BytesStart<'_>) -> Result<Element, String> {
             return Err(format!("`{name}` is not a name"));
         }
         let value = attribute.normalized_value(quick_xml::XmlVersion::Implicit1_0).map_err(|e| e.to_string())?;
-        if let Some(c) = value.chars().find(|c| !is_xml_char(*c)) {
-            return Err(format!("U+{:04X} is not allowed in XML", u32::from(c)));
-        }
+        check_chars(&value)?;
         attributes.push((name, value.into_owned()));
     }
     Ok(Element { name, attributes, children: Vec::new() })
@@ -162,8 +160,22 @@ fn element(start: &BytesStart<'_>) -> Result<Element, String> {
 
 /// Names are not checked to the letter of the standard, but enough that what is written is what was read.
 fn is_name(name: &str) -> bool {
+    let plain = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b':');
     name.starts_with(|c: char| c.is_alphabetic() || c == '_')
-        && name.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | ':'))
+        && (name.as_bytes().iter().all(plain)
+            || name.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | ':')))
+}
+
+/// Refuses a character that XML does not allow.
+fn check_chars(text: &str) -> Result<(), String> {
+    // Bytes from a blank on are fine but for 0xEF, with which the two that are not (U+FFFE, U+FFFF) begin.
+    if text.bytes().all(|b| b >= b' ' && b != 0xEF) {
+        return Ok(());
+    }
+    match text.chars().find(|c| !is_xml_char(*c)) {
+        Some(c) => Err(format!("U+{:04X} is not allowed in XML", u32::from(c))),
+        None => Ok(()),
+    }
 }
 
 /// The characters that XML 1.0 allows (section 2.2).
@@ -179,9 +191,7 @@ fn close(done: Element, open: &mut [Element], root: &mut Option<Element>) {
 }
 
 fn add_text(text: &str, open: &mut [Element]) -> Result<(), String> {
-    if let Some(c) = text.chars().find(|c| !is_xml_char(*c)) {
-        return Err(format!("U+{:04X} is not allowed in XML", u32::from(c)));
-    }
+    check_chars(text)?;
     match open.last_mut() {
         Some(parent) => match parent.children.last_mut() {
             Some(Node::Text(before)) => before.push_str(text),
