@@ -2,9 +2,12 @@
 
 use super::scenario::{Dice, HOSTS, by_hand, desired, ground, machines, meddle};
 use super::support::{Run, now, paused};
+use drover::action::{Action, MachineAction};
 use drover::execute::recover;
 use drover::journal::Journal;
 use drover::kind::Desired;
+use drover::kind::virtual_machine::VirtualMachineSpec;
+use drover::model::Manifest;
 use drover::plan::{Plan, PlanInput, PlanOptions, plan};
 use drover::provider::simulator::World;
 use std::sync::Arc;
@@ -19,9 +22,15 @@ pub async fn plan_for(world: &World, desired: &Desired) -> Plan {
     plan(&PlanInput { desired, observed: &observed, now: now(), options: PlanOptions::default() })
 }
 
+/// A plan for a failed test's reader.
 pub fn steps(plan: &Plan) -> String {
     let line = |s: &drover::plan::Step| {
-        format!("  {} {} {:?} {:?}", if s.is_blocked() { "|" } else { "+" }, s.summary, s.depends_on, s.blocked_by)
+        let held: Vec<&str> = s.blocked_by.iter().map(|b| b.reason.as_str()).collect();
+        let what = match &s.action {
+            Action::Machine(MachineAction::UpdateDomain { edits, .. }) => format!(" {edits:?}"),
+            _ => String::new(),
+        };
+        format!("  {} {}{what} {}", if s.is_blocked() { "|" } else { "+" }, s.summary, held.join("; "))
     };
     plan.steps.iter().map(line).collect::<Vec<_>>().join("\n")
 }
@@ -75,7 +84,13 @@ async fn one(seed: u64) -> Result<(), String> {
     machines(&mut dice, &mut after);
     let wanted = desired(after);
     let result = converge(&world, &wanted, &journal).await;
-    result.map_err(|e| format!("after {told:#?}\nwanted {:#?}\n{e}", wanted.resources.virtual_machines))?;
+    let wish = || {
+        let line = |(name, m): (&String, &Manifest<VirtualMachineSpec>)| {
+            format!("  {name}: {}", serde_json::to_string(&m.spec).unwrap_or_default())
+        };
+        wanted.resources.virtual_machines.iter().map(line).collect::<Vec<_>>().join("\n")
+    };
+    result.map_err(|e| format!("after {told:#?}\nwanted\n{}\n{e}", wish()))?;
     // What Git wants is what is there, as far as nothing is held back or unknown.
     let plan = plan_for(&world, &wanted).await;
     if plan.steps.is_empty() && plan.findings.iter().all(|f| !f.is_error()) {
@@ -161,7 +176,7 @@ fn planning_is_the_same_to_the_byte_and_a_pass_without_changes_writes_nothing() 
     });
 }
 
-fn define(action: &drover::action::Action) -> Option<drover::action::MachineAction> {
-    let drover::action::Action::Machine(action) = action;
-    matches!(action, drover::action::MachineAction::DefineDomain { .. }).then(|| action.clone())
+fn define(action: &Action) -> Option<MachineAction> {
+    let Action::Machine(action) = action;
+    matches!(action, MachineAction::DefineDomain { .. }).then(|| action.clone())
 }
