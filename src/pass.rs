@@ -114,10 +114,9 @@ impl Engine {
         self.resting.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    /// When the next resting step may be tried again, and how many rest.
-    pub fn next_wake(&self) -> (Option<Timestamp>, usize) {
-        let resting = self.resting.lock().unwrap_or_else(PoisonError::into_inner);
-        (resting.values().map(|b| b.until).min(), resting.len())
+    /// Steps that rest after a failure, by id.
+    pub fn resting(&self) -> BTreeMap<String, BackOff> {
+        self.resting.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Carries a plan out.

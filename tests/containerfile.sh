@@ -87,15 +87,17 @@ for stage in stages:
 release = dict(l.split("=", 1) for l in pathlib.Path("/etc/os-release").read_text().splitlines() if "=" in l)
 here = release.get("VERSION_CODENAME", "").strip('"')
 same_debian = release.get("ID") == "debian" and here == codename
+shown = output("apt-cache", "show", "--no-all-versions", *{p for stage in stages for p in packages(stage)})
+known = set(re.findall(r"^Package: (\S+)$", shown, re.M))
 for stage in stages:
     for package in packages(stage):
         if same_debian:
-            say(bool(output("apt-cache", "show", "--no-all-versions", package)), f"package {package}")
+            say(package in known, f"package {package}")
         else:
             skip(f"package {package}: this machine is not Debian {codename}")
 
 # ---- copied files, and whether cargo is content with them alone
-ignored = [l.strip() for l in pathlib.Path(".containerignore").read_text().splitlines() if l.strip()]
+ignored = [l.strip() for l in pathlib.Path(".dockerignore").read_text().splitlines() if l.strip()]
 with tempfile.TemporaryDirectory() as tree:
     for word, rest in first["steps"]:
         if word != "COPY":
@@ -154,9 +156,11 @@ else:
     provided = {p.split(":")[0] for p in provided}
     libraries = output("ldd", binary)
     say("not found" not in libraries, "all libraries are found here")
-    for path in sorted(set(re.findall(r"(/\S+) \(", libraries))):
-        real = os.path.realpath(path)
-        owners = {l.split(":")[0] for l in output("dpkg", "-S", real, real.removeprefix("/usr")).splitlines()}
+    paths = {p: os.path.realpath(p) for p in sorted(set(re.findall(r"(/\S+) \(", libraries)))}
+    # One call for all: each reads every package's list. A file may be listed under /lib, as before /usr was merged.
+    listed = output("dpkg", "-S", *paths.values(), *(p.removeprefix("/usr") for p in paths.values()))
+    for path, real in paths.items():
+        owners = {l.split(":")[0] for l in listed.splitlines() if l.split(": ")[-1] in (real, real.removeprefix("/usr"))}
         say(bool(owners & provided), f"{os.path.basename(path)} from {', '.join(sorted(owners)) or 'no package'}")
 sys.exit(wrong > 0)
 PYTHON

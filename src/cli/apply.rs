@@ -10,7 +10,7 @@ use crate::action::{Action, MachineAction};
 use crate::execute::Report;
 use crate::journal::Outcome;
 use crate::plan::{Plan, Step};
-use crate::render::escape::terminal;
+use crate::render::escape::line;
 use crate::render::text;
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, IsTerminal, Write};
@@ -173,7 +173,7 @@ fn conclude(plan: &Plan, report: &Report, out: &mut Output) -> io::Result<()> {
                 format!("{} {}", out.paint.yellow("left:"), step.summary)
             }
         };
-        writeln!(out.stdout, "{}", if out.paint.0 { trouble.into() } else { terminal(&trouble) })?;
+        writeln!(out.stdout, "{}", if out.paint.0 { trouble.into() } else { line(&trouble) })?;
     }
     let held_back = plan.steps.iter().filter(|s| !report.outcomes.contains_key(&s.id)).count();
     let line = format!(

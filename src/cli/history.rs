@@ -5,7 +5,7 @@ use super::exit::{CliError, Exit};
 use super::output::Output;
 use super::settings;
 use crate::journal::{Journal, Outcome, PassRecord, Sqlite, StepRecord};
-use crate::render::escape::terminal;
+use crate::render::escape::line;
 use crate::render::json;
 use crate::render::view::{seconds, short_id};
 use jiff::Timestamp;
@@ -42,7 +42,7 @@ pub fn pass(out: &mut Output, pass: &PassRecord) -> io::Result<()> {
         (None, Some(_)) => "ended",
         (None, None) => "running, or cut off",
     };
-    let result = terminal(result);
+    let result = line(result);
     let result = match result.as_ref() {
         "succeeded" => paint.green(&result),
         "failed" => paint.red(&result),
@@ -51,7 +51,7 @@ pub fn pass(out: &mut Output, pass: &PassRecord) -> io::Result<()> {
     let commit = pass.commit.as_deref().map_or_else(|| "no commit".into(), |c| format!("commit {}", short_id(c)));
     let took = took(pass.began_at, pass.ended_at);
     let heading = format!("pass {}", pass.pass);
-    writeln!(out.stdout, "{}  {}  {}  {result}{took}", paint.bold(&heading), time(pass.began_at), terminal(&commit))?;
+    writeln!(out.stdout, "{}  {}  {}  {result}{took}", paint.bold(&heading), time(pass.began_at), line(&commit))?;
     for step in &pass.steps {
         writeln!(out.stdout, "  {}", self::step(step))?;
     }
@@ -68,9 +68,9 @@ fn step(step: &StepRecord) -> String {
         Some(Outcome::Interrupted) => ("left", None),
         Some(Outcome::Skipped { reason }) => ("skipped", Some(reason)),
     };
-    let why = why.map_or_else(String::new, |w| format!(": {}", terminal(w)));
+    let why = why.map_or_else(String::new, |w| format!(": {}", line(w)));
     let took = took(step.started_at, step.finished_at);
-    format!("{how:<13} {} {}{took}{why}", terminal(&step.resource), terminal(&step.summary))
+    format!("{how:<13} {} {}{took}{why}", line(&step.resource), line(&step.summary))
 }
 
 fn took(from: Timestamp, to: Option<Timestamp>) -> String {

@@ -3,6 +3,7 @@
 
 mod args;
 mod completions;
+mod daemon;
 mod engine;
 mod exit;
 mod explain;
@@ -11,6 +12,7 @@ mod history;
 mod manifests;
 mod output;
 mod plan;
+mod powers;
 mod progress;
 mod schema;
 mod settings;
@@ -62,8 +64,7 @@ fn dispatch(cli: &Cli, out: &mut Output) -> Result<Exit, CliError> {
         Command::Plan(args) => plan::run(args, global, out),
         Command::History(args) => history::run(args, global, out),
         Command::Status(args) => status::run(args, global, out),
-        Command::Apply(_) | Command::Daemon(_) | Command::Observe(_) => {
-            Err(CliError::failed("this command comes with the engine"))
-        }
+        Command::Daemon(args) => daemon::run(args, global),
+        Command::Apply(_) | Command::Observe(_) => Err(CliError::failed("this command comes with the engine")),
     }
 }

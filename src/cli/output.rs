@@ -3,7 +3,7 @@
 use super::args::{Global, When};
 use super::exit::CliError;
 use crate::finding::{Finding, Severity};
-use crate::render::escape::terminal;
+use crate::render::escape::line;
 use crate::render::{self, Paint};
 use std::io::{self, IsTerminal, Write};
 
@@ -40,7 +40,7 @@ impl Output {
 
     /// Tells the user something that is not the result. Nobody reading is no reason to stop.
     pub fn note(&self, text: &str) {
-        let _ = writeln!(io::stderr(), "{}", terminal(text));
+        let _ = writeln!(io::stderr(), "{}", line(text));
     }
 
     /// Warns.
@@ -69,9 +69,9 @@ impl Output {
             Severity::Info => self.err_paint.cyan(&label),
         };
         let mut stderr = io::stderr();
-        let _ = writeln!(stderr, "{label} {}", terminal(text));
+        let _ = writeln!(stderr, "{label} {}", line(text));
         if let Some(hint) = hint {
-            let _ = writeln!(stderr, "\nhint: {}", terminal(hint));
+            let _ = writeln!(stderr, "\nhint: {}", line(hint));
         }
     }
 }

@@ -21,6 +21,7 @@
 
 mod lock;
 mod metrics;
+mod runner;
 mod signals;
 mod source;
 mod status;
@@ -28,6 +29,7 @@ mod watch;
 
 pub use lock::{LockError, StateLock};
 pub use metrics::Metrics;
+pub use runner::Runner;
 pub use signals::{Signal, listen};
 pub use source::{Found, GitSource, RevisionSource};
 pub use status::*;

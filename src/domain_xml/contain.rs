@@ -258,7 +258,7 @@ impl Identity<'_> {
     }
 }
 
-/// Identifying attributes by element: those that libvirt keeps unique, or counts by.
+/// Identifying attributes by element: those that libvirt keeps unique, or counts by. None: there is one at most.
 const IDENTITIES: &[(&str, &str, &[&str])] = &[
     ("disk", "alias", &["name"]),
     ("disk", "target", &["dev"]),
@@ -279,6 +279,12 @@ const IDENTITIES: &[(&str, &str, &[&str])] = &[
     ("memnode", "", &["cellid"]),
     ("seclabel", "", &["model"]),
     ("graphics", "", &["type"]),
+    ("watchdog", "", &["model"]),
+    // At most one of each.
+    ("memballoon", "", &[]),
+    ("tpm", "", &[]),
+    ("vsock", "", &[]),
+    ("iommu", "", &[]),
 ];
 
 /// Whether two elements of one name are about the same thing, though they may say different things about it.

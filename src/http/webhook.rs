@@ -158,6 +158,7 @@ fn hex(text: &str) -> Option<Vec<u8>> {
 mod tests {
     use super::*;
     use axum::http::{HeaderName, HeaderValue};
+    use std::sync::Arc;
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
         pairs
@@ -177,6 +178,64 @@ mod tests {
         assert_eq!(check(&headers(&[("x-hub-signature-256", &github)]), BODY, SECRET), Verdict::Signed);
         assert_eq!(check(&headers(&[("x-gitea-signature", DIGEST)]), BODY, SECRET), Verdict::Signed);
         assert_eq!(check(&headers(&[("x-gitlab-token", "It's a Secret to Everybody")]), BODY, SECRET), Verdict::Signed);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_does_not_come_is_not_waited_for() {
+        let (daemon, handles) = crate::daemon::Daemon::new(Arc::new(Nothing), Arc::new(Nothing), Default::default());
+        let webhook_secret = Some(crate::source::SecretSource::Value(crate::model::Secret::new("s".into())));
+        let shared = Shared { handles, webhook_secret, rejected: Arc::default() };
+        let body = Body::from_stream(futures::stream::pending::<Result<axum::body::Bytes, std::io::Error>>());
+        let began = tokio::time::Instant::now();
+        let (code, _) = receive(State(shared.clone()), Request::new(body)).await;
+        assert_eq!((code, began.elapsed()), (StatusCode::REQUEST_TIMEOUT, BODY_TIME));
+        // One that never ends is cut at the limit.
+        let chunk = || Some((Ok::<_, std::io::Error>(axum::body::Bytes::from_static(&[b'x'; 65536])), ()));
+        let endless = Body::from_stream(futures::stream::unfold((), move |()| std::future::ready(chunk())));
+        let (code, _) = receive(State(shared.clone()), Request::new(endless)).await;
+        assert_eq!(code, StatusCode::PAYLOAD_TOO_LARGE);
+        assert!(shared.handles.metrics.encode().unwrap().contains("drover_webhooks_total{result=\"too-slow\"} 1"));
+        drop(daemon);
+    }
+
+    struct Nothing;
+
+    #[async_trait::async_trait]
+    impl crate::daemon::RevisionSource for Nothing {
+        async fn fetch(
+            &self,
+            _: &tokio_util::sync::CancellationToken,
+        ) -> Result<crate::daemon::Found, crate::source::git::GitError> {
+            std::future::pending().await
+        }
+        async fn good(&self) -> Option<crate::daemon::Found> {
+            None
+        }
+        async fn mark_good(&self, _: &str) -> Result<(), crate::source::git::GitError> {
+            Ok(())
+        }
+        fn distrust(&self) {}
+        fn watched(&self) -> Option<std::path::PathBuf> {
+            None
+        }
+        fn describe(&self) -> (String, String, String) {
+            Default::default()
+        }
+    }
+
+    #[async_trait::async_trait]
+    impl crate::daemon::PassRunner for Nothing {
+        async fn check(&self, _: &str) -> crate::daemon::Checked {
+            crate::daemon::Checked::Valid
+        }
+        async fn run(
+            &self,
+            _: crate::daemon::PassRequest,
+            _: crate::daemon::PassWatch,
+            _: crate::execute::Stop,
+        ) -> crate::daemon::PassSummary {
+            crate::daemon::PassSummary::default()
+        }
     }
 
     #[test]

@@ -1,10 +1,11 @@
-//! What people and programs are shown: one [`view`] of a plan and three writers over it (terminal, Markdown, JSON), and
-//! tables of what was observed and of what was done.
+//! What people and programs are shown: one [`view`] of a plan and three writers over it (terminal, Markdown, JSON),
+//! [`findings`] in four forms, and tables of what was observed and of what was done.
 //!
 //! *Promises*: equal input gives equal bytes; text that comes from outside (names, messages of other systems) is escaped
 //! for the place it lands in; colour never carries meaning alone. Nothing here prints: every writer is given where to.
 
 pub mod escape;
+pub mod findings;
 pub mod json;
 pub mod markdown;
 mod paint;

@@ -47,8 +47,8 @@ pub fn short(value: &Value) -> Option<String> {
     match value {
         Value::Null => None,
         Value::String(s) if is_plain(s) => Some(s.clone()),
-        Value::String(s) => Some(format!("\"{}\"", escape::terminal(&s.replace('\\', "\\\\").replace('"', "\\\"")))),
-        other => Some(escape::terminal(&other.to_string()).into_owned()),
+        Value::String(s) => Some(format!("\"{}\"", escape::line(&s.replace('\\', "\\\\").replace('"', "\\\"")))),
+        other => Some(escape::line(&other.to_string()).into_owned()),
     }
 }
 
@@ -75,7 +75,7 @@ fn lines(value: &Value) -> Cow<'_, str> {
 }
 
 fn diff(before: &str, after: &str, full: bool) -> Vec<(Sign, String)> {
-    let plain = |sign: Sign, text: &str| (sign, escape::terminal(text.trim_end_matches(['\r', '\n'])).into_owned());
+    let plain = |sign: Sign, text: &str| (sign, escape::line(text.trim_end_matches(['\r', '\n'])).into_owned());
     let (old, new) = (before.lines().count(), after.lines().count());
     if old > MOST_LINES && new > MOST_LINES {
         return vec![(Sign::Note, format!("@@ {old} lines are replaced by {new} @@"))];

@@ -56,6 +56,16 @@ const GITHUB: &[&str] = &["bash", "-e", "-c"];
 const GITLAB: &[&str] = &["sh", "-e", "-c"];
 
 #[test]
+fn every_example_is_valid_without_a_warning() {
+    for name in ["quickstart", "simulator"] {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name);
+        let tree = drover::source::folder::FolderTree::open(&folder).unwrap();
+        let loaded = drover::load::load(&tree, drover::model::Revision::default(), &drover::load::Limits::default());
+        assert!(loaded.desired.is_some() && loaded.findings.is_empty(), "{name}: {:#?}", loaded.findings);
+    }
+}
+
+#[test]
 fn github_keeps_one_comment() {
     // The forge filters comments by `--jq`: here it has none, then one.
     for (existing, method, path) in [("", "POST", "issues/7/comments"), ("42", "PATCH", "issues/comments/42")] {

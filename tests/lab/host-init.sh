@@ -20,6 +20,7 @@ if [ -n "$release" ]; then lay_over "$release"; fi
 # A copy on disk, not in memory: definitions and images must outlive a crash of the host.
 if [ ! -d "$dir/etc" ]; then
   cp -a /etc "$dir/etc.new"
+  rm -rf "$dir/etc.new/libvirt" # this machine's networks and guests, if it has any
   mv "$dir/etc.new" "$dir/etc"
 fi
 mount --bind "$dir/etc" /etc

@@ -163,6 +163,25 @@ struct Compared {
 
 impl Compared {
     fn of(subject: &Subject<'_>, tree: &Element, standing: &Standing) -> Result<Self, Finding> {
+        let mut first = Self::once(subject, tree, standing)?;
+        // What a patch does after the fields may ask for more of a field's edits (a number of vCPUs that the topology does
+        // not fit): look again at what comes out, so that one pass is enough. Rounds are few and bounded.
+        for _ in 0..3 {
+            if first.edits.is_empty() || subject.spec().xml_patches.is_empty() {
+                break;
+            }
+            let mut result = tree.clone();
+            apply_all(subject.m, &mut result, &first.edits)?;
+            let again = Self::once(subject, &result, standing)?;
+            if again.edits.is_empty() {
+                break;
+            }
+            first.edits.extend(again.edits);
+        }
+        Ok(first)
+    }
+
+    fn once(subject: &Subject<'_>, tree: &Element, standing: &Standing) -> Result<Self, Finding> {
         let mut sheet = Sheet::default();
         fields(subject, tree, &mut sheet)?;
         let mut work = tree.clone();

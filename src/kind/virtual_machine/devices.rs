@@ -140,13 +140,17 @@ fn serials(subject: &Subject<'_>, wanted: &[Serial], domain: &Element, sheet: &m
 }
 
 fn console(wanted: Console, serials: Option<&[Serial]>, domain: &Element, sheet: &mut Sheet) {
+    if wanted == Console::Serial && serials.is_some() {
+        // The list of serial ports says whether there is one; libvirt puts the console on the first.
+        return;
+    }
     let devices = domain.get("devices");
     let of_type = |kind: &str| {
         devices.into_iter().flat_map(|d| d.all("console")).any(|c| c.attribute_at("target", "type") == Some(kind))
     };
     let has_virtio = of_type("virtio");
     // libvirt puts the console on the first serial port wherever there is one.
-    let has_serial = devices.is_some_and(|d| d.get("serial").is_some()) || serials.is_some_and(|s| !s.is_empty());
+    let has_serial = devices.is_some_and(|d| d.get("serial").is_some());
     let found = match (has_virtio, has_serial || of_type("serial")) {
         (true, _) if wanted == Console::Virtio => json!("virtio"),
         (_, true) => json!("serial"),

@@ -141,7 +141,10 @@ fn pair(subject: &Subject<'_>, wishes: &[Wish<'_>], seen: &[&Element]) -> (Vec<O
         let mut taken: BTreeSet<String> = wishes.iter().filter_map(|w| w.disk.target.clone()).collect();
         wishes.iter().map(|w| target_for(w, &mut taken)).collect()
     };
-    for pass in 0..4 {
+    // The target that Drover would give says something only where no disk carries a name: a disk without one among named
+    // disks was plugged in by hand.
+    let passes = if seen.iter().any(|d| alias(d).is_some()) { 3 } else { 4 };
+    for pass in 0..passes {
         for (i, wish) in wishes.iter().enumerate() {
             if partners[i].is_some() {
                 continue;

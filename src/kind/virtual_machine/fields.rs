@@ -59,6 +59,8 @@ fn platform(subject: &Subject<'_>, domain: &Element, sheet: &mut Sheet) {
                 sheet.remove("/domain/devices/controller[@type='sata']");
                 sheet.remove("/domain/devices/controller[@type='ide']");
                 sheet.remove("/domain/devices/*/address[@type='pci']");
+                // Part of q35's chipset; libvirt lists it there of its own accord and refuses it anywhere else.
+                sheet.remove("/domain/devices/watchdog[@model='itco']");
             }
         }
     }

@@ -18,6 +18,8 @@ mod storage;
 mod survey;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use compare::{Difference, compare};
 pub use disks::disk_alias;

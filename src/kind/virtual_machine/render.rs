@@ -195,6 +195,7 @@ fn bare_devices(subject: &Subject<'_>, machine: &str) -> Element {
             d.device == DiskDevice::Disk && matches!(d.bus.unwrap_or(DiskBus::Virtio), DiskBus::Virtio)
         };
         let plugged = disks.iter().filter(virtio).count() + spec.interfaces.as_deref().map_or(0, <[_]>::len);
+        add(Element::new("controller").with("type", "pci").with("index", "0").with("model", "pcie-root"));
         for _ in 0..plugged + COMMON_PORTS + SPARE_PORTS {
             add(Element::new("controller").with("type", "pci").with("model", "pcie-root-port"));
         }

@@ -1,9 +1,10 @@
 //! What the tests of this kind share.
 
 use super::VirtualMachineSpec;
+use crate::domain_xml;
 use crate::kind::Resources;
 use crate::model::{Manifest, Metadata, Origin};
-use crate::observed::{HostState, OwnerMark, PoolState};
+use crate::observed::{DomainState, HostState, OwnerMark, PoolState, RunState};
 
 /// A manifest from the YAML of its spec.
 pub(crate) fn machine(name: &str, spec: &str) -> Manifest<VirtualMachineSpec> {
@@ -55,4 +56,23 @@ pub(crate) fn resources() -> Resources {
 /// The mark of a machine of this name.
 pub(crate) fn mark(name: &str) -> OwnerMark {
     OwnerMark { fleet: "default".into(), name: name.into(), delete: false, volumes: Vec::new() }
+}
+
+/// A domain with these definitions; running where there is a live one.
+pub(crate) fn domain(persistent: Option<&str>, live: Option<&str>) -> DomainState {
+    let tree = domain_xml::parse(persistent.or(live).unwrap()).unwrap();
+    DomainState {
+        name: tree.text_at("name").unwrap(),
+        uuid: tree.text_at("uuid").unwrap().parse().unwrap(),
+        state: if live.is_some() { RunState::Running } else { RunState::Off },
+        reason: String::new(),
+        persistent: persistent.is_some(),
+        autostart: false,
+        live_xml: live.map(Into::into),
+        persistent_xml: persistent.map(Into::into),
+        owner: domain_xml::owner_of(&tree),
+        job: None,
+        managed_save: false,
+        snapshots: 0,
+    }
 }

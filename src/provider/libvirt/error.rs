@@ -237,6 +237,14 @@ impl Fault {
         Self::Left { host: String::new(), why: why.into() }
     }
 
+    /// What was said, without what was being tried: for a message that says that itself.
+    pub(super) fn words(&self) -> String {
+        match self {
+            Self::Libvirt { message, .. } => message.clone(),
+            other => other.to_string(),
+        }
+    }
+
     /// libvirt's error number.
     pub(super) fn code(&self) -> Option<sys::virErrorNumber> {
         match self {

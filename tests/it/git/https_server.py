@@ -51,6 +51,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if path.startswith("/slow/"):
             self.send_response(200)
             self.send_header("Content-Type", "application/x-git-upload-pack-advertisement")
+            self.send_header("Content-Length", "1028")
             self.end_headers()
             for byte in b"001e# service=git-upload-pack\n000003e8" + b"0" * 990:
                 self.wfile.write(bytes([byte]))

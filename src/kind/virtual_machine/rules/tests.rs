@@ -29,7 +29,7 @@ fn find(machines: &[(&str, &str)]) -> Vec<Finding> {
 /// The one finding about one machine on `kvm-a` with memory and these further fields.
 fn one(spec: &str) -> (Code, String, String) {
     let spec =
-        format!("{spec}{}", if spec.contains("memory:") || spec.contains("xml:") { "" } else { ", memory: 1Gi" });
+        format!("{spec}{}", if spec.contains("memory:") || spec.contains("xml: {") { "" } else { ", memory: 1Gi" });
     let spec =
         if spec.contains("host:") || spec.contains("placement:") { spec } else { format!("host: kvm-a, {spec}") };
     let found = find(&[("vm", &spec)]);

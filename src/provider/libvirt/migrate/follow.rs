@@ -9,6 +9,7 @@ use crate::provider::libvirt::connect::Host;
 use crate::provider::libvirt::error::{During, Fault};
 use crate::provider::libvirt::{domain, ffi, observe};
 use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use virt_sys as sys;
 
@@ -18,6 +19,14 @@ const POLL: Duration = Duration::from_millis(500);
 /// How long a source that does not answer is asked again. A filtered migration port keeps its daemon's lock for 136 s.
 const SILENCE: Duration = Duration::from_secs(240);
 
+/// How long a migration may move nothing before it is aborted. Nothing in libvirt or QEMU watches the data connection:
+/// behind a dead link a copy of disks waits for TCP to give up, a quarter of an hour.
+const STALL: Duration = Duration::from_secs(60);
+
+/// How long an abort may take before it is left to itself: a filtered port holds libvirt's lock for 136 s, a dead link its
+/// copy of disks for longer.
+const ABORT_WITHIN: Duration = Duration::from_secs(150);
+
 /// How often an abort or a switch that failed is tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(5);
 
@@ -26,8 +35,8 @@ const TRY_AGAIN: Duration = Duration::from_secs(5);
 pub(super) enum Followed {
     /// No job of the machine is left on the source.
     Ended {
-        /// Whether Drover aborted it, because its time was up.
-        timed_out: bool,
+        /// Why Drover aborted it, if it did.
+        aborted: Option<String>,
     },
     /// It goes on without being followed.
     Left {
@@ -43,19 +52,23 @@ enum Seen {
 }
 
 /// Follows the job of a machine on its source until it ends. `orders` are the limits of the migration, where it is ours
-/// to limit. `started` tells that the job was begun just now and may not be there yet: absence is no end then.
+/// to limit. `over` is cancelled when the migration's call has come back, for a migration that was started here: until
+/// then the absence of a job, which may not have begun yet, is no end.
 pub(super) async fn follow(
     from: &Host,
     uuid: Uuid,
     orders: Option<&Migration>,
     ctx: &StepCtx,
-    started: bool,
+    over: Option<&CancellationToken>,
 ) -> Followed {
+    let never = CancellationToken::new();
+    let (started, over) = (over.is_some(), over.unwrap_or(&never));
     let begun = Instant::now();
     let mut last_answer = Instant::now();
     let mut limited = orders.is_none_or(|o| o.max_downtime_millis.is_none());
     let mut switched = orders.is_none_or(|o| o.post_copy_after_millis.is_none());
-    let mut aborted: Option<Instant> = None;
+    let mut order: Option<Abort> = None;
+    let mut moved = (Instant::now(), (0, 0, 0));
     let mut tried_switch: Option<Instant> = None;
     loop {
         if ctx.cancel.is_cancelled() {
@@ -67,17 +80,25 @@ pub(super) async fn follow(
         }
         let mut in_post_copy = false;
         let mut elapsed = begun.elapsed();
-        match look(from, uuid).await {
+        let seen = tokio::select! {
+            () = over.cancelled() => return Followed::Ended { aborted: order.map(|o| o.why) },
+            seen = look(from, uuid) => seen,
+        };
+        match seen {
             Ok(Seen::Job { progress, post_copy }) => {
                 last_answer = Instant::now();
                 in_post_copy = post_copy;
                 elapsed = elapsed.max(Duration::from_millis(progress.elapsed_millis));
+                let now = (progress.processed, progress.remaining, progress.iteration);
+                if now != moved.1 {
+                    moved = (Instant::now(), now);
+                }
                 (ctx.progress)(progress);
                 if !limited && let Some(millis) = orders.and_then(|o| o.max_downtime_millis) {
                     limited = set_downtime(from, uuid, millis).await;
                 }
             }
-            Ok(Seen::NoJob) if !started => return Followed::Ended { timed_out: aborted.is_some() },
+            Ok(Seen::NoJob) if !started => return Followed::Ended { aborted: order.map(|o| o.why) },
             Ok(Seen::NoJob) => last_answer = Instant::now(),
             Err(fault) if last_answer.elapsed() < SILENCE => {
                 tracing::debug!(host = %from.name, error = %fault, "no progress to be had")
@@ -87,9 +108,15 @@ pub(super) async fn follow(
         if let Some(orders) = orders
             && !in_post_copy
         {
-            if elapsed >= Duration::from_millis(orders.timeout_millis) {
-                if aborted.is_none_or(|at| at.elapsed() >= TRY_AGAIN) {
-                    aborted = Some(Instant::now());
+            if order.is_none() {
+                order = Abort::needed(elapsed, Duration::from_millis(orders.timeout_millis), moved.0.elapsed());
+            }
+            if let Some(order) = &mut order {
+                if order.first.elapsed() >= ABORT_WITHIN {
+                    return Followed::Left { why: format!("{}, and aborting it has not come about yet", order.why) };
+                }
+                if order.last.is_none_or(|at| at.elapsed() >= TRY_AGAIN) {
+                    order.last = Some(Instant::now());
                     abort(from, uuid).await;
                 }
             } else if !switched
@@ -103,7 +130,29 @@ pub(super) async fn follow(
         tokio::select! {
             () = tokio::time::sleep(POLL) => {}
             () = ctx.cancel.cancelled() => {}
+            () = over.cancelled() => {}
         }
+    }
+}
+
+/// An abort that was decided on.
+struct Abort {
+    why: String,
+    first: Instant,
+    last: Option<Instant>,
+}
+
+impl Abort {
+    /// Whether a migration has run too long, or moved nothing for too long.
+    fn needed(elapsed: Duration, timeout: Duration, still: Duration) -> Option<Self> {
+        let why = if elapsed >= timeout {
+            format!("it was not done within {} s", timeout.as_secs())
+        } else if still >= STALL {
+            format!("it moved nothing for {} s", STALL.as_secs())
+        } else {
+            return None;
+        };
+        Some(Self { why, first: Instant::now(), last: None })
     }
 }
 
@@ -188,5 +237,20 @@ pub(super) async fn abort(from: &Host, uuid: Uuid) {
     match done {
         Ok(()) => tracing::info!(host = %from.name, %uuid, "migration aborted"),
         Err(fault) => tracing::warn!(host = %from.name, %uuid, error = %fault, "cannot abort the migration yet"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_migration_is_aborted_when_its_time_is_up_or_nothing_moves() {
+        let seconds = Duration::from_secs;
+        let why = |elapsed, still| Abort::needed(seconds(elapsed), seconds(1800), seconds(still)).map(|a| a.why);
+        assert_eq!(why(10, 5), None);
+        assert_eq!(why(1700, 59), None);
+        assert_eq!(why(1800, 0).as_deref(), Some("it was not done within 1800 s"));
+        assert_eq!(why(100, 60).as_deref(), Some("it moved nothing for 60 s"));
     }
 }

@@ -28,6 +28,7 @@ use follow::Followed;
 use judge::{Place, Sides};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use virt_sys as sys;
 
@@ -59,9 +60,9 @@ async fn sides(from: &Host, to: &Host, m: &Migration) -> Result<Sides, Fault> {
     let what = "read the machine";
     // A connection that died since it was last used is worth a second try: what is read here decides.
     let twice_source = async {
-        match from.call(what, read.clone()).await {
+        match from.call(what, read).await {
             Err(fault) if fault.broke_connection() && !matches!(fault, Fault::Hung { .. }) => {
-                from.call(what, read.clone()).await
+                from.call(what, read).await
             }
             other => other,
         }
@@ -117,9 +118,9 @@ pub(super) async fn act(hosts: &Hosts, m: &Migration, ctx: &StepCtx) -> Result<(
         Place::There => return clean(from, to, m, None).await,
         Place::Moving { .. } => {
             tracing::info!(uuid = %m.uuid, from = %m.from, to = %m.to, "taking up a migration that is under way");
-            match follow::follow(from, m.uuid, Some(m), ctx, false).await {
+            match follow::follow(from, m.uuid, Some(m), ctx, None).await {
                 Followed::Left { why } => return Err(left(m, &why)),
-                Followed::Ended { timed_out } => Ended { fault: None, timed_out },
+                Followed::Ended { aborted } => Ended { fault: None, aborted },
             }
         }
         Place::Here => match before.objection(live(m)) {
@@ -134,7 +135,8 @@ pub(super) async fn act(hosts: &Hosts, m: &Migration, ctx: &StepCtx) -> Result<(
 /// How a migration's call, or its job, ended.
 struct Ended {
     fault: Option<Fault>,
-    timed_out: bool,
+    /// Why Drover aborted it, if it did.
+    aborted: Option<String>,
 }
 
 /// Prepares and starts a migration, and follows it to its end.
@@ -169,26 +171,28 @@ async fn start(
         return Err(error);
     }
     let paused = source.is_some_and(|s| s.state == crate::observed::RunState::Paused);
-    let call = {
+    let over = CancellationToken::new();
+    let call = async {
         let m = m.clone();
         let deadline = Duration::from_millis(m.timeout_millis).saturating_add(GRACE).max(ctx.deadline);
-        let from = from.clone();
-        async move { from.call_alone("migrate it", deadline, move |c| call(c, &m, paused)).await }
+        let result = from.call_alone("migrate it", deadline, move |c| call(c, &m, paused)).await;
+        over.cancel();
+        result
     };
-    let follow = follow::follow(from, m.uuid, Some(m), ctx, true);
+    let follow = follow::follow(from, m.uuid, Some(m), ctx, Some(&over));
     tokio::pin!(call, follow);
-    let begun = Instant::now();
-    tokio::select! {
-        result = &mut call => {
-            let timed_out = begun.elapsed() >= Duration::from_millis(m.timeout_millis);
-            Ok(Ended { fault: result.err(), timed_out })
-        }
+    let (result, followed) = tokio::select! {
+        result = &mut call => (result, follow.await),
         followed = &mut follow => match followed {
-            Followed::Left { why } => Err(left(m, &why)),
-            // The call itself ends the wait of a migration that was started here.
-            Followed::Ended { timed_out } => Ok(Ended { fault: call.await.err(), timed_out }),
+            Followed::Left { why } => return Err(left(m, &why)),
+            ended @ Followed::Ended { .. } => (call.await, ended),
         },
-    }
+    };
+    let aborted = match followed {
+        Followed::Ended { aborted } => aborted,
+        Followed::Left { .. } => None,
+    };
+    Ok(Ended { fault: result.err(), aborted })
 }
 
 /// The call that moves a machine; it holds its thread until the end.
@@ -272,44 +276,59 @@ async fn judge(
 ) -> Result<(), ActError> {
     let begun = Instant::now();
     loop {
-        let now = match sides(from, to, m).await {
-            Ok(now) => now,
-            Err(_) if begun.elapsed() < SETTLES_WITHIN => {
-                tokio::time::sleep(Duration::from_secs(1)).await;
-                continue;
+        let settling = begun.elapsed() < SETTLES_WITHIN;
+        match sides(from, to, m).await {
+            Ok(now) => match now.place() {
+                Place::There => return clean(from, to, m, before).await,
+                Place::Moving { .. } | Place::Clearing if settling => {}
+                Place::Here => {
+                    give_up(to, m).await;
+                    return Err(failed(m, &now.words(&m.from, &m.to), ended));
+                }
+                place => return Err(stop(m, place, &now, ended.fault.as_ref())),
+            },
+            Err(unread) => {
+                // One host cannot be read. The source alone can tell that the machine never left it.
+                let uuid = m.uuid;
+                let source =
+                    from.call("read the machine", move |c| Ok(domain::find_with_state(c, uuid)?.map(|(_, s)| s))).await;
+                match source {
+                    Ok(Some(s))
+                        if s.job.is_none() && s.is_active() == live(m) && !s.is_in_migration() && !s.moved_away() =>
+                    {
+                        return Err(stayed_alone(m, &s, &unread, &ended));
+                    }
+                    _ if settling => {}
+                    _ => return Err(untold(m, &unread, &ended)),
+                }
             }
-            Err(fault) => return judge_alone(from, m, &fault, &ended).await,
-        };
-        match now.place() {
-            Place::There => return clean(from, to, m, before).await,
-            Place::Moving { .. } | Place::Clearing if begun.elapsed() < SETTLES_WITHIN => {
-                tokio::time::sleep(Duration::from_millis(500)).await;
-            }
-            Place::Here => {
-                give_up(to, m).await;
-                return Err(failed(m, &now.words(&m.from, &m.to), ended));
-            }
-            place => return Err(stop(m, place, &now, ended.fault.as_ref())),
         }
+        tokio::time::sleep(Duration::from_millis(500)).await;
     }
 }
 
-/// One host cannot be read. The source alone can tell that the machine never left.
-async fn judge_alone(from: &Host, m: &Migration, unread: &Fault, ended: &Ended) -> Result<(), ActError> {
-    let uuid = m.uuid;
-    let source = from.call("read the machine", move |c| Ok(domain::find_with_state(c, uuid)?.map(|(_, s)| s))).await;
-    let fault = ended.fault.as_ref().map(|f| format!(": {f}")).unwrap_or_default();
-    match source {
-        Ok(Some(s)) if s.is_active() && !s.is_in_migration() => Err(ActError::transient(format!(
-            "`{}` was not moved{fault}; it is {} on `{}`, and {unread}",
-            m.name,
-            word(&s),
-            m.from
-        ))
-        .hint("bring the destination back; what a failed copy left there is cleared by the next attempt")),
-        _ => Err(ActError::transient(format!("where `{}` is now cannot be told{fault}; {unread}", m.name))
-            .hint("nothing is started or removed before both hosts can be read")),
-    }
+fn said(ended: &Ended) -> String {
+    ended.fault.as_ref().map(|f| format!(": {}", f.words())).unwrap_or_default()
+}
+
+/// The machine is where it was, and the destination cannot be read.
+fn stayed_alone(m: &Migration, source: &DomainState, unread: &Fault, ended: &Ended) -> ActError {
+    ActError::transient(format!(
+        "the migration of `{}` from `{}` to `{}` failed{}; it is {} on `{}`, and {unread}",
+        m.name,
+        m.from,
+        m.to,
+        said(ended),
+        word(source),
+        m.from
+    ))
+    .hint("bring the destination back; what a failed copy left there is cleared by the next attempt")
+}
+
+/// Nobody can tell where the machine is.
+fn untold(m: &Migration, unread: &Fault, ended: &Ended) -> ActError {
+    ActError::transient(format!("where `{}` is now cannot be told{}; {unread}", m.name, said(ended)))
+        .hint("nothing is started or removed before both hosts can be read")
 }
 
 /// Removes what was made at the destination for a move that did not take place.
@@ -321,20 +340,19 @@ async fn give_up(to: &Host, m: &Migration) {
 
 /// The machine is where it was.
 fn failed(m: &Migration, words: &str, ended: Ended) -> ActError {
-    let Ended { fault, timed_out } = ended;
+    let Ended { fault, aborted } = ended;
     let head = format!("the migration of `{}` from `{}` to `{}` failed", m.name, m.from, m.to);
-    if timed_out {
-        return ActError::permanent(format!(
-            "{head}: not done within {} s, so it was aborted; {words}",
-            m.timeout_millis / 1000
-        ))
-        .hint("give its policy more time or bandwidth, a longer pause (`maxDowntime`), `autoConverge`, or `postCopy`");
+    if let Some(why) = aborted {
+        return ActError::permanent(format!("{head}: {why}, so it was aborted; {words}")).hint(
+            "give its policy more time or bandwidth, a longer pause (`maxDowntime`), `autoConverge`, or `postCopy`; where \
+             nothing moved, check the ports between the hosts (`spec.migration.ports`)",
+        );
     }
     match fault {
         Some(fault) => {
             let aborted = fault.code() == Some(sys::VIR_ERR_OPERATION_ABORTED);
             let hint = fault.hint().or_else(|| aborted.then(|| "somebody aborted it on the host".to_owned()));
-            ActError { message: format!("{head}: {fault}; {words}"), transient: fault.is_transient(), hint }
+            ActError { message: format!("{head}: {}; {words}", fault.words()), transient: fault.is_transient(), hint }
         }
         None => {
             ActError::transient(format!("{head}; {words}")).hint("the source's libvirt log says why (/var/log/libvirt)")
@@ -345,7 +363,7 @@ fn failed(m: &Migration, words: &str, ended: Ended) -> ActError {
 /// A person is needed.
 fn stop(m: &Migration, place: Place, sides: &Sides, fault: Option<&Fault>) -> ActError {
     let words = sides.words(&m.from, &m.to);
-    let said = fault.map(|f| format!(" ({f})")).unwrap_or_default();
+    let said = fault.map(|f| format!(" ({})", f.words())).unwrap_or_default();
     let error = |text: &str| ActError::permanent(format!("`{}`: {text}{said}; {words}", m.name));
     match place {
         Place::Broken | Place::Moving { post_copy: true } => error("its post-copy migration broke").hint(
@@ -441,7 +459,7 @@ pub(super) async fn look_await(hosts: &Hosts, host: &str, uuid: Uuid) -> Result<
 
 /// Follows a migration of somebody else's to its end, without a limit of its own.
 pub(super) async fn act_await(hosts: &Hosts, host: &str, uuid: Uuid, ctx: &StepCtx) -> Result<(), ActError> {
-    match follow::follow(hosts.get(host)?, uuid, None, ctx, false).await {
+    match follow::follow(hosts.get(host)?, uuid, None, ctx, None).await {
         Followed::Ended { .. } => Ok(()),
         Followed::Left { why } => {
             Err(ActError::transient(format!("the migration of {uuid} from host `{host}` is left going on: {why}")))

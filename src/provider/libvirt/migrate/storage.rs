@@ -48,7 +48,10 @@ pub(super) struct Source {
 
 fn measure_one(c: &Connect, uuid: Uuid, live: bool, v: &MigratedVolume) -> Result<Source, Fault> {
     let what = format!("read volume `{}`", v.volume);
-    let found = c.lookup_storage_vol_by_path(&v.path).during(&what)?;
+    let pool = volume::active_pool(c, &v.pool)?;
+    let found = volume::find(&pool, &v.volume)?.ok_or_else(|| {
+        Fault::refused(format!("volume `{}` is not in pool `{}` any more", v.volume, v.pool), "plan again")
+    })?;
     let state = volume::state(&found, &v.volume)?;
     if state.format != v.format {
         let why = format!("volume `{}` is {} now and not {}", v.volume, state.format, v.format);
