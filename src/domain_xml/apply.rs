@@ -28,24 +28,6 @@ pub fn apply(xml: &str, edits: &[Edit]) -> Result<String, EditError> {
     Ok(root.to_xml())
 }
 
-impl Edit {
-    /// Whether the edit can be understood: its selector and its fragment. Says nothing about what it would select.
-    ///
-    /// # Errors
-    /// [`EditError::Selector`] or [`EditError::NotXml`].
-    pub fn check(&self) -> Result<(), EditError> {
-        let (at, xml) = match self {
-            Self::SetText { at, .. }
-            | Self::SetAttribute { at, .. }
-            | Self::RemoveAttribute { at, .. }
-            | Self::Remove { at } => (at, None),
-            Self::Add { at, xml } | Self::Replace { at, xml } => (at, Some(xml)),
-        };
-        Selector::parse(at)?;
-        xml.map_or(Ok(()), |xml| fragment(xml).map(|_| ()))
-    }
-}
-
 /// A digest of a definition's text as given: SHA-256, in hexadecimal. Two readings with one digest are one definition.
 pub fn digest(xml: &str) -> String {
     let mut out = String::with_capacity(64);
