@@ -5,7 +5,7 @@
 //! first, and the comment says so; counts, deletions, held back steps and errors stay. Where even those are too many to
 //! be listed, as many as fit are, and the rest is counted.
 
-use super::escape::{line, markdown as md};
+use super::escape::{line as terminal, markdown as md, markdown_code as code};
 use super::value::{Shown, Sign};
 use super::view::{self, BlockView, ResourceView, StepView, Symbol, View};
 use crate::finding::{Finding, Severity};
@@ -338,22 +338,22 @@ fn sign(symbol: Symbol) -> char {
 /// A resource within a `diff` fence. No line begins with fewer than four spaces and a backtick, so none closes the fence.
 fn resource(resource: &ResourceView<'_>) -> String {
     let place = match &resource.report.source {
-        Some(source) => line(&source.to_string()).into_owned(),
+        Some(source) => terminal(&source.to_string()).into_owned(),
         None => "no manifest".into(),
     };
     let mut text = format!(
         "# {} {} ({place}; {:?}, {:?})\n",
-        line(&resource.id.to_string()),
-        line(&resource.phrase),
+        terminal(&resource.id.to_string()),
+        terminal(&resource.phrase),
         resource.report.sync,
         resource.report.health
     );
     for field in resource.fields(false) {
         let symbol = sign(field.symbol);
-        let path = line(&field.change.path);
+        let path = terminal(&field.change.path);
         let notes = match field.notes.as_slice() {
             [] => String::new(),
-            notes => format!(" ({})", line(&notes.join(", "))),
+            notes => format!(" ({})", terminal(&notes.join(", "))),
         };
         let _ = match &field.shown {
             Shown::Line(Some(before), Some(after)) => writeln!(text, "{symbol} {path}: {before} -> {after}{notes}"),
@@ -394,7 +394,7 @@ fn step(view: &StepView<'_>) -> String {
 /// At most `most` characters of a text as a terminal would show it; escaping it for Markdown afterwards makes at most six
 /// characters of each.
 fn clip(text: &str, most: usize) -> String {
-    let text = line(text);
+    let text = terminal(text);
     match text.char_indices().nth(most) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.into_owned(),
@@ -409,15 +409,10 @@ fn prose(text: &str) -> String {
     text.split('`').enumerate().map(|(i, part)| if i % 2 == 0 { md(part) } else { code(part) }).collect()
 }
 
-/// Text as code, in a paragraph.
-fn code(text: &str) -> String {
-    format!("<code>{}</code>", html(text))
-}
-
 /// Text within an HTML element, harmless for Markdown as well.
 fn html(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
-    for c in line(text).chars() {
+    for c in terminal(text).chars() {
         if c.is_ascii_alphanumeric() || matches!(c, ' ' | '/' | '.' | '-' | ',' | '+') || !c.is_ascii() {
             out.push(c);
         } else {
