@@ -66,6 +66,16 @@ impl Draft<'_> {
             update.undo = Some("git revert; the definition before is in the plan's changes".into());
             chain.push(update, out);
         }
+        // What a running machine is known by, and what becomes of it without a manifest, is read from its live mark.
+        if here.domain.is_active() && here.domain.owner.as_ref().is_some_and(|mark| *mark != owner) {
+            self.note(Operation::Update, out);
+            let step = self.step(
+                MachineAction::SetOwner { host: here.host.into(), uuid: here.domain.uuid, owner: owner.clone() },
+                format!("renew the ownership mark of {} on {}", self.m.name(), here.host),
+                "its volumes, its `deletionPolicy` or its name are others now",
+            );
+            chain.push(step, out);
+        }
         for (change, summary) in difference.live {
             self.note(Operation::Update, out);
             let step = self.step(

@@ -10,6 +10,14 @@ use crate::plan::{Block, DraftId, Drafts, Effect, Estimate, Fact, Operation};
 use serde_json::{Value, json};
 
 impl Draft<'_> {
+    /// Whether a volume that it should have is not on the host that it is on.
+    pub(super) fn lacks_volumes(&self, here: super::Here<'_>) -> bool {
+        let has = |wish: &VolumeWish| {
+            here.state.pools.get(&wish.libvirt_pool).is_some_and(|p| p.volumes.contains_key(&wish.volume))
+        };
+        volumes(self.m, here.state, self.ctx.resources).is_ok_and(|wishes| !wishes.iter().all(has))
+    }
+
     /// Drafts its volumes on a host; gives the steps, and the volumes that Drover makes.
     pub(super) fn volumes(
         &self,
