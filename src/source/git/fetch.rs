@@ -326,7 +326,9 @@ impl Drop for Watchdog {
     }
 }
 
-const EVERYTHING: [&str; 2] = ["+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*"];
+/// Every branch and tag, and which branch is the default one.
+const EVERYTHING: [&str; 3] =
+    ["+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*", "+HEAD:refs/remotes/origin/HEAD"];
 
 fn download<S: AsRef<str> + git2::IntoCString + Clone>(
     remote: &mut git2::Remote<'_>,
