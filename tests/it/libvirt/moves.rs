@@ -174,8 +174,12 @@ fn a_running_machine_moves_and_keeps_running() {
 
 /// A pool over a folder of the host's own.
 async fn local_pool(writer: &Writer, host: &str) -> String {
-    let pool = "local".to_owned();
-    let xml = format!("<pool type='dir'><name>{pool}</name><target><path>/srv/local</path></target></pool>");
+    pool(writer, host, "local", "/srv/local").await
+}
+
+async fn pool(writer: &Writer, host: &str, pool: &str, path: &str) -> String {
+    let pool = pool.to_owned();
+    let xml = format!("<pool type='dir'><name>{pool}</name><target><path>{path}</path></target></pool>");
     let define = MachineAction::DefineStoragePool { host: host.into(), pool: pool.clone(), xml, autostart: false };
     let start = MachineAction::StartStoragePool { host: host.into(), pool: pool.clone() };
     for action in [define, start].map(Action::Machine) {
@@ -223,6 +227,31 @@ fn a_disk_that_is_not_shared_moves_along() {
     vm.wait_beats(5);
     let check = vm.check_disk(&lab.local_folder("b").join(&image));
     assert!(check.complete && check.blocks > 10, "{check:?}");
+}
+
+#[test]
+fn the_only_copy_of_a_disk_is_not_deleted() {
+    let Some(lab) = Lab::shared() else { return };
+    let vm = lab.guest("only");
+    let disk = vm.shared_disk(8);
+    let uuid = born(&lab, &vm, "a", &[&format!("disk={disk}"), "boot=none"]);
+    // A plan that takes shared storage for local, and a machine that was moved by hand meanwhile.
+    let volume = MigratedVolume { pool: "common".into(), to_pool: "common".into(), path: disk, ..copied(&vm, 8) };
+    let m = Migration { copy: vec![volume], delete_source_copies: true, ..migration(&lab, &vm, uuid) };
+    in_client(&lab, async || {
+        let writer = writer();
+        pool(&writer, "a", "common", "/srv/shared").await;
+        pool(&writer, "b", "common", "/srv/shared").await;
+        let error = act(&writer, &m, &step(Duration::from_secs(60))).await.unwrap_err();
+        assert!(error.message.contains("is already in pool `common`"), "{error}");
+        let uri = lab.uri("b");
+        lab.virsh_ok("a", &["migrate", "--live", "--p2p", "--persistent", "--undefinesource", vm.name(), &uri]);
+        assert_eq!(look(&writer, &moving(&m)).await.unwrap(), Look::Running);
+        let error = act(&writer, &m, &step(Duration::from_secs(60))).await.unwrap_err();
+        assert!(error.message.contains("the same storage") && !error.transient, "{error}");
+    });
+    assert!(lab.shared_folder().join(format!("{}.img", vm.name())).exists());
+    assert!(!lab.shared_folder().join(format!("{}.img.drover-leaving", vm.name())).exists(), "the probe is left");
 }
 
 #[test]
