@@ -3,6 +3,8 @@
 SHELL := /bin/bash
 CARGO ?= cargo
 LAB := tests/lab/lab.sh
+# where rustup puts cargo, for shells that have not read its profile
+export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 
 .DEFAULT_GOAL := help
 

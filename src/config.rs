@@ -1,1 +1,602 @@
-//! The operator's configuration: defaults, TOML file, environment, flags, in this order.
+//! The operator's configuration: defaults, TOML file, environment, flags, in this order; later ones win.
+//!
+//! One name for each setting in all places: `git.token-file` in the file is `DROVER_GIT_TOKEN_FILE` in the environment
+//! (the flags are the command line's matter). Unknown keys of the file are errors with their line. Credentials stand in
+//! files of their own or in the environment, never in the configuration file.
+//!
+//! It says with which *powers* Drover acts; what it does is said by Git alone.
+
+use crate::model::{Bytes, Secret, Span};
+use crate::source::SecretSource;
+use crate::source::git::{FetchLimits, GitAccess, Reference, SshAccess};
+use serde::Deserialize;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// What is wrong with the configuration.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{place}: {why}")]
+pub struct ConfigError {
+    /// `file:line:column`, the environment variable, or the setting.
+    pub place: String,
+    /// What is wrong.
+    pub why: String,
+    /// What to do.
+    pub hint: Option<String>,
+}
+
+impl ConfigError {
+    fn new(place: impl Into<String>, why: impl Into<String>) -> Self {
+        Self { place: place.into(), why: why.into(), hint: None }
+    }
+
+    fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+/// The configuration in force.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// The repository that the daemon follows: path or URL.
+    pub repo: Option<String>,
+    /// What of it is followed.
+    pub reference: Reference,
+    /// Folder in the repository that holds the manifests; empty for all.
+    pub path: String,
+    /// Folder for the journal, the mirror and the lock.
+    pub state_dir: PathBuf,
+    /// Where health, metrics and the API are served; `None` for nowhere.
+    pub listen: Option<SocketAddr>,
+    /// How often the repository is asked for news when nothing else tells of them.
+    pub poll_interval: Duration,
+    /// By which part of itself each poll interval is lengthened or shortened at random, 0 to 1.
+    pub poll_jitter: f64,
+    /// How often everything is observed and compared without a new commit.
+    pub drift_interval: Duration,
+    /// How long running steps may go on after SIGTERM.
+    pub grace_time: Duration,
+    /// What webhooks must be signed with; without one they are refused.
+    pub webhook_secret: Option<SecretSource>,
+    /// How Git servers are talked to.
+    pub git: GitAccess,
+    /// Limits of a fetch.
+    pub fetch: FetchLimits,
+    /// What is logged, and how.
+    pub log: LogConfig,
+    /// How libvirt hosts may be talked to.
+    pub libvirt: LibvirtPowers,
+    /// Where simulated hosts keep their state between runs; in memory only where not given.
+    pub sim_state: Option<PathBuf>,
+}
+
+/// What is logged, and how.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogConfig {
+    /// The form.
+    pub format: LogFormat,
+    /// `error`, `warn`, `info`, `debug`, `trace`, or a filter such as `drover=debug,warn`.
+    pub level: Option<String>,
+}
+
+/// The form of log lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+impl std::str::FromStr for LogFormat {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "human" => Ok(Self::Human),
+            "json" => Ok(Self::Json),
+            _ => Err(format!("`{text}` is not a log format; write `human` or `json`")),
+        }
+    }
+}
+
+/// What a Host's `uri` may make Drover do. The repository says which hosts; the operator says with which powers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LibvirtPowers {
+    /// Private key for `qemu+ssh://`.
+    pub ssh_key: Option<PathBuf>,
+    /// Keys of known servers for `qemu+ssh://`.
+    pub known_hosts: Option<PathBuf>,
+    /// Names of URI parameters that manifests may use besides the harmless ones.
+    pub uri_parameters: Vec<String>,
+}
+
+/// Declares one layer of settings: every value may be missing, and `over` wins where it has one.
+macro_rules! layer {
+    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $field:ident: $type:ty,)* } sections { $($(#[$sdoc:meta])* $section:ident: $stype:ty,)* }) => {
+        $(#[$meta])*
+        #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+        #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+        pub struct $name {
+            $($(#[$doc])* pub $field: Option<$type>,)*
+            $($(#[$sdoc])* pub $section: $stype,)*
+        }
+        impl $name {
+            fn over(self, lower: Self) -> Self {
+                Self {
+                    $($field: self.$field.or(lower.$field),)*
+                    $($section: self.$section.over(lower.$section),)*
+                }
+            }
+        }
+    };
+}
+
+layer! {
+    /// One source of settings: the file, the environment or the flags.
+    Layer {
+        /// The repository: path or URL.
+        repo: String,
+        /// The branch that is followed; the repository's default branch where nothing is named.
+        branch: String,
+        /// The tag that is followed.
+        tag: String,
+        /// The commit that is used.
+        commit: String,
+        /// Folder in the repository.
+        path: String,
+        /// Folder for journal, mirror and lock.
+        state_dir: PathBuf,
+        /// `address:port`, or `off`.
+        listen: String,
+        /// How often the repository is asked.
+        poll_interval: Span,
+        /// Part of the interval, 0 to 1.
+        poll_jitter: f64,
+        /// How often drift is looked for.
+        drift_interval: Span,
+        /// How long running steps may go on after SIGTERM.
+        grace_time: Span,
+    } sections {
+        /// Git servers.
+        git: GitLayer,
+        /// Webhooks.
+        webhook: WebhookLayer,
+        /// The log.
+        log: LogLayer,
+        /// libvirt hosts.
+        libvirt: LibvirtLayer,
+        /// Simulated hosts.
+        sim: SimLayer,
+    }
+}
+layer! {
+    /// `[git]`.
+    GitLayer {
+        /// Private key for `ssh://`.
+        ssh_key: PathBuf,
+        /// Whether the SSH agent's keys may be used.
+        ssh_agent: bool,
+        /// Keys of known SSH servers.
+        known_hosts: PathBuf,
+        /// File with a token for `https://`.
+        token_file: PathBuf,
+        /// The token itself; from the environment only.
+        #[serde(skip)]
+        token: Secret<String>,
+        /// User name that goes with the token.
+        username: String,
+        /// Certificate authorities for `https://`.
+        ca_file: PathBuf,
+        /// Proxy for `https://`.
+        proxy: String,
+        /// Whether `git://` and `http://` may be used.
+        allow_insecure: bool,
+        /// How long a fetch may take.
+        timeout: Span,
+        /// How many bytes a fetch may bring.
+        max_fetch: Bytes,
+        /// Whether the first fetch brings the newest commit only.
+        shallow: bool,
+    } sections {}
+}
+layer! {
+    /// `[webhook]`.
+    WebhookLayer {
+        /// File with the secret that webhooks are signed with.
+        secret_file: PathBuf,
+        /// The secret itself; from the environment only.
+        #[serde(skip)]
+        secret: Secret<String>,
+    } sections {}
+}
+layer! {
+    /// `[log]`.
+    LogLayer {
+        /// `human` or `json`.
+        format: LogFormat,
+        /// Level or filter.
+        level: String,
+    } sections {}
+}
+layer! {
+    /// `[libvirt]`.
+    LibvirtLayer {
+        /// Private key for `qemu+ssh://`.
+        ssh_key: PathBuf,
+        /// Keys of known servers.
+        known_hosts: PathBuf,
+        /// Further URI parameters that manifests may use.
+        uri_parameters: Vec<String>,
+    } sections {}
+}
+layer! {
+    /// `[sim]`.
+    SimLayer {
+        /// File that keeps the state of simulated hosts.
+        state: PathBuf,
+    } sections {}
+}
+
+/// How an environment variable's text is understood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Text,
+    Flag,
+    Number,
+    /// Separated by commas.
+    List,
+    /// Never shown, not even when it is wrong.
+    Secret,
+}
+
+/// Every setting that the environment may give, as `section.key`. The variable is `DROVER_`, then the same in capitals.
+const VARIABLES: &[(&str, Form)] = &[
+    ("repo", Form::Text),
+    ("branch", Form::Text),
+    ("tag", Form::Text),
+    ("commit", Form::Text),
+    ("path", Form::Text),
+    ("state-dir", Form::Text),
+    ("listen", Form::Text),
+    ("poll-interval", Form::Text),
+    ("poll-jitter", Form::Number),
+    ("drift-interval", Form::Text),
+    ("grace-time", Form::Text),
+    ("git.ssh-key", Form::Text),
+    ("git.ssh-agent", Form::Flag),
+    ("git.known-hosts", Form::Text),
+    ("git.token-file", Form::Text),
+    ("git.token", Form::Secret),
+    ("git.username", Form::Text),
+    ("git.ca-file", Form::Text),
+    ("git.proxy", Form::Text),
+    ("git.allow-insecure", Form::Flag),
+    ("git.timeout", Form::Text),
+    ("git.max-fetch", Form::Text),
+    ("git.shallow", Form::Flag),
+    ("webhook.secret-file", Form::Text),
+    ("webhook.secret", Form::Secret),
+    ("log.format", Form::Text),
+    ("log.level", Form::Text),
+    ("libvirt.ssh-key", Form::Text),
+    ("libvirt.known-hosts", Form::Text),
+    ("libvirt.uri-parameters", Form::List),
+    ("sim.state", Form::Text),
+];
+
+/// The environment variable of a setting: `DROVER_GIT_TOKEN_FILE` for `git.token-file`.
+fn variable(key: &str) -> String {
+    format!("DROVER_{}", key.replace(['.', '-'], "_").to_uppercase())
+}
+
+impl Layer {
+    /// Reads a TOML file.
+    pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
+        let name = path.display().to_string();
+        let text = std::fs::read_to_string(path)
+            .map_err(|e| ConfigError::new(&name, format!("the configuration cannot be read: {e}")))?;
+        Self::from_toml(&name, &text)
+    }
+
+    /// Reads TOML text; `name` is the file in errors.
+    pub fn from_toml(name: &str, text: &str) -> Result<Self, ConfigError> {
+        toml::from_str(text).map_err(|e| {
+            // The library's own form quotes the whole line, in which a secret may stand by mistake.
+            let place = match e.span() {
+                Some(span) => {
+                    let before = text.get(..span.start).unwrap_or(text);
+                    let line = before.matches('\n').count() + 1;
+                    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+                    format!("{name}:{line}:{column}")
+                }
+                None => name.to_owned(),
+            };
+            let why = e.message().replace('\n', " ");
+            let error = ConfigError::new(place, &why);
+            if why.contains("unknown field `token`") {
+                error.hint("tokens do not stand here: name a file as `token-file`, or set DROVER_GIT_TOKEN")
+            } else if why.contains("unknown field `secret`") {
+                error.hint("secrets do not stand here: name a file as `secret-file`, or set DROVER_WEBHOOK_SECRET")
+            } else {
+                error
+            }
+        })
+    }
+
+    /// Reads the `DROVER_…` variables of an environment; empty ones count as not set, others are not looked at.
+    pub fn from_env(env: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigError> {
+        let set: std::collections::BTreeMap<String, String> = env.filter(|(_, v)| !v.is_empty()).collect();
+        let mut root = toml::Table::new();
+        let mut layer = Self::default();
+        for (key, form) in VARIABLES {
+            let name = variable(key);
+            let Some(text) = set.get(&name) else { continue };
+            let value = match form {
+                Form::Text => toml::Value::String(text.clone()),
+                Form::Flag => toml::Value::Boolean(match text.to_ascii_lowercase().as_str() {
+                    "true" | "1" | "yes" | "on" => true,
+                    "false" | "0" | "no" | "off" => false,
+                    _ => return Err(ConfigError::new(name, format!("`{text}` is neither `true` nor `false`"))),
+                }),
+                Form::Number => toml::Value::Float(
+                    text.parse().map_err(|_| ConfigError::new(&name, format!("`{text}` is not a number")))?,
+                ),
+                Form::List => text
+                    .split(',')
+                    .map(str::trim)
+                    .filter(|s| !s.is_empty())
+                    .map(str::to_owned)
+                    .collect::<Vec<_>>()
+                    .into(),
+                Form::Secret => {
+                    let secret = Some(Secret::new(text.trim().to_owned()));
+                    match *key {
+                        "git.token" => layer.git.token = secret,
+                        _ => layer.webhook.secret = secret,
+                    }
+                    continue;
+                }
+            };
+            let table: toml::Table = match key.split_once('.') {
+                Some((section, key)) => {
+                    [(section.to_owned(), toml::Table::from_iter([(key.to_owned(), value)]).into())]
+                        .into_iter()
+                        .collect()
+                }
+                None => [((*key).to_owned(), value)].into_iter().collect(),
+            };
+            // One at a time, so that an error names its variable.
+            Self::deserialize(toml::Value::Table(table.clone()))
+                .map_err(|e| ConfigError::new(&name, e.message().replace('\n', " ")))?;
+            for (section, value) in table {
+                match (root.get_mut(&section), value) {
+                    (Some(toml::Value::Table(there)), toml::Value::Table(more)) => there.extend(more),
+                    (_, value) => {
+                        root.insert(section, value);
+                    }
+                }
+            }
+        }
+        let read = Self::deserialize(toml::Value::Table(root))
+            .map_err(|e| ConfigError::new("the environment", e.message().replace('\n', " ")))?;
+        Ok(layer.over(read))
+    }
+
+    /// These settings, and `lower`'s where there are none.
+    #[must_use]
+    pub fn merge(self, mut lower: Self) -> Self {
+        // Branch, tag and commit are one choice: who names one of them replaces whatever was named before.
+        if self.branch.is_some() || self.tag.is_some() || self.commit.is_some() {
+            (lower.branch, lower.tag, lower.commit) = (None, None, None);
+        }
+        // So are a credential and the file that it stands in.
+        if self.git.token.is_some() || self.git.token_file.is_some() {
+            (lower.git.token, lower.git.token_file) = (None, None);
+        }
+        if self.webhook.secret.is_some() || self.webhook.secret_file.is_some() {
+            (lower.webhook.secret, lower.webhook.secret_file) = (None, None);
+        }
+        self.over(lower)
+    }
+}
+
+impl Config {
+    /// Reads file and environment and puts `flags` over them. A file that is named must be there; where none is named,
+    /// none is read.
+    pub fn load(
+        file: Option<&Path>,
+        env: impl Iterator<Item = (String, String)>,
+        flags: Layer,
+    ) -> Result<Self, ConfigError> {
+        let file = file.map(Layer::from_file).transpose()?.unwrap_or_default();
+        Self::resolve(flags.merge(Layer::from_env(env)?).merge(file))
+    }
+
+    /// Fills in the defaults and checks the whole.
+    pub fn resolve(layer: Layer) -> Result<Self, ConfigError> {
+        let reference = match (layer.branch, layer.tag, layer.commit) {
+            (None, None, None) => Reference::Head,
+            (Some(name), None, None) => Reference::Branch(name),
+            (None, Some(name), None) => Reference::Tag(name),
+            (None, None, Some(id)) => Reference::Commit(id),
+            _ => return Err(ConfigError::new("branch", "only one of `branch`, `tag` and `commit` can be followed")),
+        };
+        let listen = match layer.listen.as_deref() {
+            None => Some(SocketAddr::from(([127, 0, 0, 1], DEFAULT_PORT))),
+            Some("off") => None,
+            Some(text) => Some(text.parse().map_err(|_| {
+                ConfigError::new("listen", format!("`{text}` is not an address and a port"))
+                    .hint("write `127.0.0.1:9470`, `[::1]:9470`, or `off`")
+            })?),
+        };
+        let jitter = layer.poll_jitter.unwrap_or(0.1);
+        if !(0.0..=1.0).contains(&jitter) {
+            return Err(ConfigError::new("poll-jitter", format!("`{jitter}` is not between 0 and 1")));
+        }
+        let at_least_a_second = |name: &str, span: Option<Span>, default: u64| match span {
+            Some(span) if span.duration() < Duration::from_secs(1) => {
+                Err(ConfigError::new(name, format!("`{span}` is less than a second")))
+            }
+            span => Ok(span.unwrap_or(Span::seconds(default)).duration()),
+        };
+        let secret = |file: Option<PathBuf>, value: Option<Secret<String>>| {
+            value.map(SecretSource::Value).or(file.map(SecretSource::File))
+        };
+        let limits = FetchLimits::default();
+        let git = layer.git;
+        Ok(Self {
+            repo: layer.repo,
+            reference,
+            path: layer.path.unwrap_or_default(),
+            state_dir: layer.state_dir.unwrap_or_else(|| "/var/lib/drover".into()),
+            listen,
+            poll_interval: at_least_a_second("poll-interval", layer.poll_interval, 30)?,
+            poll_jitter: jitter,
+            drift_interval: at_least_a_second("drift-interval", layer.drift_interval, 300)?,
+            grace_time: layer.grace_time.unwrap_or(Span::seconds(30)).duration(),
+            webhook_secret: secret(layer.webhook.secret_file, layer.webhook.secret),
+            fetch: FetchLimits {
+                timeout: at_least_a_second("git.timeout", git.timeout, limits.timeout.as_secs())?,
+                bytes: git.max_fetch.map_or(limits.bytes, |b| b.0),
+                shallow: git.shallow.unwrap_or(limits.shallow),
+            },
+            git: GitAccess {
+                ssh: SshAccess {
+                    key_file: git.ssh_key,
+                    agent: git.ssh_agent.unwrap_or(true),
+                    known_hosts: git.known_hosts,
+                },
+                token: secret(git.token_file, git.token),
+                username: git.username.unwrap_or_else(|| "git".into()),
+                ca_file: git.ca_file,
+                proxy: git.proxy,
+                allow_insecure: git.allow_insecure.unwrap_or(false),
+            },
+            log: LogConfig { format: layer.log.format.unwrap_or_default(), level: layer.log.level },
+            libvirt: LibvirtPowers {
+                ssh_key: layer.libvirt.ssh_key,
+                known_hosts: layer.libvirt.known_hosts,
+                uri_parameters: layer.libvirt.uri_parameters.unwrap_or_default(),
+            },
+            sim_state: layer.sim.state,
+        })
+    }
+
+    /// Where the mirror of the followed repository is kept.
+    pub fn mirror_dir(&self) -> PathBuf {
+        self.state_dir.join("git")
+    }
+
+    /// Where the journal is kept.
+    pub fn journal_file(&self) -> PathBuf {
+        self.state_dir.join("journal.sqlite")
+    }
+}
+
+/// Where the daemon listens unless told otherwise, on 127.0.0.1.
+pub const DEFAULT_PORT: u16 = 9470;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn env(pairs: &[(&str, &str)]) -> impl Iterator<Item = (String, String)> {
+        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect::<Vec<_>>().into_iter()
+    }
+
+    #[test]
+    fn nothing_said_gives_the_documented_defaults() {
+        let config = Config::load(None, env(&[]), Layer::default()).unwrap();
+        assert_eq!(config.state_dir, Path::new("/var/lib/drover"));
+        assert_eq!(config.listen.unwrap().to_string(), "127.0.0.1:9470");
+        assert_eq!((config.poll_interval.as_secs(), config.drift_interval.as_secs()), (30, 300));
+        assert_eq!(config.reference, Reference::Head);
+        assert!(!config.git.allow_insecure && config.webhook_secret.is_none());
+    }
+
+    #[test]
+    fn flags_beat_environment_beats_file_beats_defaults() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("drover.toml");
+        std::fs::write(
+            &file,
+            "repo = 'file'\nbranch = 'main'\npoll-interval = '10s'\ndrift-interval = '1m'\n[git]\nssh-agent = false\ntoken-file = '/t'\n",
+        )
+        .unwrap();
+        let env = env(&[
+            ("DROVER_REPO", "env"),
+            ("DROVER_POLL_INTERVAL", "20s"),
+            ("DROVER_GIT_TOKEN", "hunter2\n"),
+            ("DROVER_PATH", ""),
+            ("DROVER_SOMETHING_ELSE", "x"),
+        ]);
+        let flags = Layer { repo: Some("flag".into()), tag: Some("v1".into()), ..Layer::default() };
+        let config = Config::load(Some(&file), env, flags).unwrap();
+        assert_eq!(config.repo.as_deref(), Some("flag"));
+        assert_eq!(config.poll_interval.as_secs(), 20);
+        assert_eq!(config.drift_interval.as_secs(), 60);
+        // `--tag` replaces the file's branch, and the token of the environment the file's token file.
+        assert_eq!(config.reference, Reference::Tag("v1".into()));
+        assert_eq!(config.git.token.as_ref().unwrap().read().unwrap().expose(), "hunter2");
+        assert!(!config.git.ssh.agent);
+        assert!(!format!("{config:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn an_unknown_key_is_an_error_with_its_line() {
+        let error = Layer::from_toml("drover.toml", "repo = 'x'\n\n[git]\nssh-keey = '/k'\n").unwrap_err();
+        assert_eq!(error.place, "drover.toml:4:1");
+        assert!(error.why.contains("`ssh-keey`") && error.why.contains("ssh-key"), "{}", error.why);
+        let error = Layer::from_toml("drover.toml", "poll-interval = 'soon'\n").unwrap_err();
+        assert!(error.place.starts_with("drover.toml:1:") && error.why.contains("`soon`"), "{error}");
+    }
+
+    #[test]
+    fn a_secret_in_the_file_is_refused_and_not_repeated() {
+        for text in ["[git]\ntoken = 'hunter2'\n", "[webhook]\nsecret = 'hunter2'\n"] {
+            let error = Layer::from_toml("drover.toml", text).unwrap_err();
+            assert!(error.hint.as_ref().unwrap().contains("DROVER_"), "{error:?}");
+            assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn every_setting_of_the_file_can_be_given_by_the_environment() {
+        let sample = |key: &str, form: Form| match (key, form) {
+            ("log.format", _) => "json",
+            ("git.max-fetch", _) => "1Gi",
+            (k, _) if k.ends_with("interval") || k.ends_with("time") || k.ends_with("timeout") => "5s",
+            (_, Form::Flag) => "true",
+            (_, Form::Number) => "0.5",
+            _ => "x",
+        };
+        let all: Vec<(String, String)> =
+            VARIABLES.iter().map(|(k, f)| (variable(k), sample(k, *f).to_owned())).collect();
+        let layer = Layer::from_env(all.into_iter()).unwrap();
+        // A setting that has no variable would still be `None`.
+        assert!(!format!("{layer:?}").contains("None"), "{layer:?}");
+        assert_eq!(layer.libvirt.uri_parameters.unwrap(), ["x"]);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_naming_where_it_stands() {
+        let error = Layer::from_env(env(&[("DROVER_GIT_SHALLOW", "maybe")])).unwrap_err();
+        assert_eq!(error.place, "DROVER_GIT_SHALLOW");
+        let error = Layer::from_env(env(&[("DROVER_DRIFT_INTERVAL", "1 week")])).unwrap_err();
+        assert_eq!(error.place, "DROVER_DRIFT_INTERVAL");
+        for (layer, place) in [
+            (Layer { listen: Some("localhost".into()), ..Layer::default() }, "listen"),
+            (Layer { poll_jitter: Some(2.0), ..Layer::default() }, "poll-jitter"),
+            (Layer { poll_interval: Some(Span(1)), ..Layer::default() }, "poll-interval"),
+            (Layer { branch: Some("a".into()), tag: Some("b".into()), ..Layer::default() }, "branch"),
+        ] {
+            assert_eq!(Config::resolve(layer).unwrap_err().place, place);
+        }
+        assert!(Config::resolve(Layer { listen: Some("off".into()), ..Layer::default() }).unwrap().listen.is_none());
+        assert!(Config::load(Some(Path::new("/none/drover.toml")), env(&[]), Layer::default()).is_err());
+    }
+}

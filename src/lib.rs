@@ -9,10 +9,20 @@
 //! - [`kind`]: one folder for each kind: fields, rules, comparison, steps.
 //! - [`load`]: text to [`kind::Desired`].
 //! - [`plan`]: desired and observed to a plan.
+//! - [`render`]: plans and findings as text, Markdown, JSON, SARIF.
 //!
 //! *First floor*, the outside world behind small traits:
+//! - [`source`]: folders, standard input, Git.
 //! - [`provider`]: libvirt and the simulator.
 //! - [`journal`]: crashes and history.
+//! - [`execute`]: carries a plan out.
+//! - [`config`], [`telemetry`]: the operator's configuration, and the log.
+//!
+//! *Roof*, composition only:
+//! - [`pass`]: the core loop. Read it next.
+//! - [`daemon`]: when a pass runs.
+//! - [`http`]: health, metrics, API, webhook.
+//! - [`cli`]: arguments, outputs, exit codes.
 
 pub mod action;
 #[cfg(feature = "daemon")]

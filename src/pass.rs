@@ -1,1 +1,194 @@
-//! The core loop: load, observe, plan, gate, execute, report.
+//! The core loop. A pass is: load → observe → plan → execute → report. [`Engine`] has the parts; the dry run is the
+//! same parts without the last, and with handles that cannot write.
+
+use crate::execute::{Event, ExecuteError, ExecuteLimits, Report, Stop, execute};
+use crate::journal::{Journal, Outcome};
+use crate::kind::host::{HostSpec, parse_uri};
+use crate::kind::{Desired, Resources};
+use crate::observed::Observed;
+use crate::plan::{BackOff, Plan, PlanInput, PlanOptions, plan};
+use crate::provider::simulator::World;
+use crate::provider::{Actor, Observer, ReadFleet, WriteFleet, libvirt};
+use jiff::Timestamp;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// First rest of a step that failed; doubles with each failure in a row.
+const FIRST_REST: Duration = Duration::from_secs(30);
+/// Longest rest.
+const LONGEST_REST: Duration = Duration::from_secs(15 * 60);
+
+/// What the operator gives Drover to work with.
+#[derive(Clone)]
+pub struct Powers {
+    /// For hosts reached through libvirt.
+    pub libvirt: libvirt::Options,
+    /// For `sim:` hosts.
+    pub world: World,
+    /// How long one host may take to be read.
+    pub observe_deadline: Duration,
+}
+
+/// Takes events while a plan is carried out.
+pub type Events = Arc<dyn Fn(Event) + Send + Sync>;
+
+/// The parts of a pass, and what is kept between passes: connections, and which steps rest after a failure.
+pub struct Engine {
+    powers: Powers,
+    writer: Mutex<Option<(BTreeMap<String, HostSpec>, Arc<libvirt::Writer>)>>,
+    resting: Mutex<BTreeMap<String, BackOff>>,
+}
+
+/// What a pass did.
+#[derive(Debug)]
+pub struct PassResult {
+    /// What was there.
+    pub observed: Observed,
+    /// What was to be done.
+    pub plan: Plan,
+    /// What was done.
+    pub report: Report,
+}
+
+impl Engine {
+    /// An engine with these powers.
+    pub fn new(powers: Powers) -> Self {
+        Self { powers, writer: Mutex::default(), resting: Mutex::default() }
+    }
+
+    /// The hosts for reading only: what a dry run is given.
+    pub fn readers(&self, resources: &Resources) -> ReadFleet {
+        let (simulated, real) = self.split(resources);
+        let mut fleet: BTreeMap<String, Arc<dyn Observer>> = BTreeMap::new();
+        let reader: Arc<dyn Observer> = Arc::new(libvirt::Reader::new(real.clone(), self.powers.libvirt.clone()));
+        fleet.extend(real.into_keys().map(|h| (h, reader.clone())));
+        fleet.extend(simulated.into_iter().map(|h| (h, self.powers.world.observer())));
+        ReadFleet::new(fleet)
+    }
+
+    /// The hosts for reading and writing. Connections are kept while the hosts stay as they are.
+    pub fn writers(&self, resources: &Resources) -> WriteFleet {
+        let (simulated, real) = self.split(resources);
+        let mut kept = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let writer = match &*kept {
+            Some((hosts, writer)) if *hosts == real => writer.clone(),
+            _ => {
+                let writer = Arc::new(libvirt::Writer::new(real.clone(), self.powers.libvirt.clone()));
+                *kept = Some((real.clone(), writer.clone()));
+                writer
+            }
+        };
+        let mut fleet: BTreeMap<String, Arc<dyn Actor>> = BTreeMap::new();
+        fleet.extend(real.into_keys().map(|h| (h, writer.clone() as Arc<dyn Actor>)));
+        fleet.extend(simulated.into_iter().map(|h| (h, self.powers.world.actor())));
+        WriteFleet::new(fleet)
+    }
+
+    /// Simulated hosts, and those that libvirt serves.
+    fn split(&self, resources: &Resources) -> (Vec<String>, BTreeMap<String, HostSpec>) {
+        let is_simulated = |h: &HostSpec| parse_uri(&h.uri).is_ok_and(|c| c.driver == "sim");
+        let (simulated, real): (Vec<_>, Vec<_>) = resources.hosts.iter().partition(|(_, h)| is_simulated(&h.spec));
+        for (name, _) in &simulated {
+            self.powers.world.add_host(name);
+        }
+        (
+            simulated.into_iter().map(|(n, _)| n.clone()).collect(),
+            real.into_iter().map(|(n, h)| (n.clone(), h.spec.clone())).collect(),
+        )
+    }
+
+    /// Reads every host, with handles that cannot write.
+    pub async fn observe(&self, resources: &Resources) -> Observed {
+        self.readers(resources).observe(Timestamp::now(), self.powers.observe_deadline).await
+    }
+
+    /// Plans from an observation. Steps that rest after a failure are held back.
+    pub fn plan(&self, desired: &Desired, observed: &Observed, mut options: PlanOptions) -> Plan {
+        options.backing_off.extend(self.resting.lock().unwrap_or_else(PoisonError::into_inner).clone());
+        plan(&PlanInput { desired, observed, now: Timestamp::now(), options })
+    }
+
+    /// Lets every resting step be tried at once: a new commit came, or somebody asked.
+    pub fn wake_all(&self) {
+        self.resting.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// Steps that rest after a failure, by id.
+    pub fn resting(&self) -> BTreeMap<String, BackOff> {
+        self.resting.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Carries a plan out.
+    pub async fn carry_out(
+        &self,
+        desired: &Desired,
+        plan: &Plan,
+        journal: Arc<dyn Journal>,
+        events: Events,
+        stop: Stop,
+    ) -> Result<Report, ExecuteError> {
+        let fleet = self.writers(&desired.resources);
+        let report =
+            execute(plan, &fleet, journal, &limits(&desired.resources), events, stop, Arc::new(Timestamp::now)).await?;
+        self.rest(&report);
+        Ok(report)
+    }
+
+    /// One pass: observe, plan, carry out.
+    pub async fn pass(
+        &self,
+        desired: &Desired,
+        options: PlanOptions,
+        journal: Arc<dyn Journal>,
+        events: Events,
+        stop: Stop,
+    ) -> Result<PassResult, ExecuteError> {
+        let observed =
+            self.writers(&desired.resources).read().observe(Timestamp::now(), self.powers.observe_deadline).await;
+        let plan = self.plan(desired, &observed, options);
+        let report = if plan.runnable().next().is_some() {
+            self.carry_out(desired, &plan, journal, events, stop).await?
+        } else {
+            Report::default()
+        };
+        Ok(PassResult { observed, plan, report })
+    }
+
+    /// Notes which steps failed, so that the next pass does not hammer them.
+    fn rest(&self, report: &Report) {
+        let now = Timestamp::now();
+        let mut resting = self.resting.lock().unwrap_or_else(PoisonError::into_inner);
+        for (step, outcome) in &report.outcomes {
+            let error = match outcome {
+                Outcome::Failed { error, .. } => error,
+                Outcome::Done | Outcome::AlreadyDone => {
+                    resting.remove(step);
+                    continue;
+                }
+                Outcome::Refused { .. } | Outcome::Interrupted | Outcome::Skipped { .. } => continue,
+            };
+            let failures = resting.get(step).map_or(0, |b| b.failures) + 1;
+            let rest = FIRST_REST.saturating_mul(1 << (failures - 1).min(10)).min(LONGEST_REST);
+            let until = now.checked_add(rest).unwrap_or(Timestamp::MAX);
+            resting.insert(step.clone(), BackOff { until, error: error.clone(), failures });
+        }
+    }
+}
+
+/// The limits that the manifests set.
+fn limits(resources: &Resources) -> ExecuteLimits {
+    let migrations = resources
+        .hosts
+        .iter()
+        .map(|(name, host)| {
+            let m = &host.spec.migration;
+            (name.clone(), (m.max_outgoing as usize, m.max_incoming as usize))
+        })
+        .collect();
+    ExecuteLimits {
+        max_concurrent: resources.the_settings().max_concurrent as usize,
+        migrations,
+        ..ExecuteLimits::default()
+    }
+}

@@ -191,7 +191,7 @@ fn make(root: &mut Element, selector: &Selector, count: usize, text: &str) -> Re
 }
 
 /// libvirt wants QEMU's namespace declared on the root and prints it so; a patch that adds `qemu:commandline` need not.
-fn declare_qemu(root: &mut Element) {
+pub(crate) fn declare_qemu(root: &mut Element) {
     let used =
         root.elements().any(|e| e.name.starts_with("qemu:") && !e.attributes.iter().any(|(n, _)| n == "xmlns:qemu"));
     if used && root.attribute("xmlns:qemu").is_none() {
@@ -264,6 +264,9 @@ mod tests {
         }
         assert!(matches!(apply("<domain", &[]), Err(EditError::NotXml(_))));
         let bad = Edit::Add { at: "/domain".into(), xml: "<a>".into() };
+        assert!(matches!(bad.check(), Err(EditError::NotXml(_))));
+        assert!(matches!(Edit::Remove { at: "disk".into() }.check(), Err(EditError::Selector { .. })));
+        assert_eq!(Edit::Remove { at: "/domain/nothing".into() }.check(), Ok(()));
         assert!(matches!(edited(&[bad]), Err(EditError::NotXml(_))));
     }
 

@@ -1,6 +1,6 @@
 //! Single facts that the planner reads off a definition. A definition that is not XML has none of them.
 
-use xmltree::Element;
+use super::tree::{self, Element};
 
 /// A disk whose source is a path on the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,15 +16,15 @@ pub struct LocalDisk {
 }
 
 fn parse(xml: &str) -> Option<Element> {
-    Element::parse(xml.as_bytes()).ok()
+    tree::parse(xml).ok()
 }
 
 fn devices(root: &Element) -> impl Iterator<Item = &Element> {
-    root.get_child("devices").into_iter().flat_map(|d| d.children.iter().filter_map(|n| n.as_element()))
+    root.get("devices").into_iter().flat_map(Element::elements)
 }
 
 fn attribute<'e>(element: &'e Element, child: &str, name: &str) -> Option<&'e str> {
-    element.get_child(child)?.attributes.get(name).map(String::as_str)
+    element.attribute_at(child, name)
 }
 
 /// Disks on files and block devices of the host. Network disks, and drives without a medium, are not among them.
@@ -33,13 +33,13 @@ pub fn local_disks(xml: &str) -> Vec<LocalDisk> {
     devices(&root)
         .filter(|d| d.name == "disk")
         .filter_map(|d| {
-            let source = d.get_child("source")?;
-            let path = source.attributes.get("file").or_else(|| source.attributes.get("dev"))?;
+            let source = d.get("source")?;
+            let path = source.attribute("file").or_else(|| source.attribute("dev"))?;
             Some(LocalDisk {
                 target: attribute(d, "target", "dev")?.to_owned(),
-                path: path.clone(),
-                read_only: d.get_child("readonly").is_some(),
-                shareable: d.get_child("shareable").is_some(),
+                path: path.to_owned(),
+                read_only: d.get("readonly").is_some(),
+                shareable: d.get("shareable").is_some(),
             })
         })
         .collect()
@@ -52,14 +52,14 @@ pub fn disk_target(xml: &str, path: &str) -> Option<String> {
 
 /// The machine type, `pc-q35-10.0`.
 pub fn machine_type(xml: &str) -> Option<String> {
-    parse(xml)?.get_child("os")?.get_child("type")?.attributes.get("machine").cloned()
+    parse(xml)?.attribute_at("os/type", "machine").map(str::to_owned)
 }
 
 /// The libvirt networks that its interfaces are on, each once, in order.
 pub fn networks(xml: &str) -> Vec<String> {
     let Some(root) = parse(xml) else { return Vec::new() };
     let mut names: Vec<String> = devices(&root)
-        .filter(|d| d.name == "interface" && d.attributes.get("type").is_some_and(|t| t == "network"))
+        .filter(|d| d.name == "interface" && d.attribute("type").is_some_and(|t| t == "network"))
         .filter_map(|d| attribute(d, "source", "network").map(str::to_owned))
         .collect();
     names.dedup();
@@ -72,12 +72,12 @@ pub fn immovable_devices(xml: &str) -> Vec<String> {
     let Some(root) = parse(xml) else { return Vec::new() };
     devices(&root)
         .filter(|d| match d.name.as_str() {
-            "hostdev" => d.get_child("teaming").is_none(),
-            "interface" => d.attributes.get("type").is_some_and(|t| t == "hostdev") && d.get_child("teaming").is_none(),
+            "hostdev" => d.get("teaming").is_none(),
+            "interface" => d.attribute("type").is_some_and(|t| t == "hostdev") && d.get("teaming").is_none(),
             "shmem" => true,
             _ => false,
         })
-        .map(|d| match d.attributes.get("type") {
+        .map(|d| match d.attribute("type") {
             Some(kind) => format!("{} ({kind})", d.name),
             None => d.name.clone(),
         })
@@ -87,21 +87,8 @@ pub fn immovable_devices(xml: &str) -> Vec<String> {
 /// Memory in use, in bytes (`<currentMemory>`, else `<memory>`).
 pub fn memory_bytes(xml: &str) -> u64 {
     let Some(root) = parse(xml) else { return 0 };
-    let Some(memory) = root.get_child("currentMemory").or_else(|| root.get_child("memory")) else { return 0 };
-    let number: u64 = memory.get_text().and_then(|t| t.trim().parse().ok()).unwrap_or(0);
-    // libvirt.org/formatdomain.html#memory-allocation: KiB where no unit is given.
-    let factor: u64 = match memory.attributes.get("unit").map_or("KiB", String::as_str) {
-        "b" | "bytes" => 1,
-        "KB" => 1_000,
-        "M" | "MiB" => 1 << 20,
-        "MB" => 1_000_000,
-        "G" | "GiB" => 1 << 30,
-        "GB" => 1_000_000_000,
-        "T" | "TiB" => 1 << 40,
-        "TB" => 1_000_000_000_000,
-        _ => 1 << 10,
-    };
-    number.saturating_mul(factor)
+    let Some(memory) = root.get("currentMemory").or_else(|| root.get("memory")) else { return 0 };
+    super::bytes(memory).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -2,17 +2,21 @@
 //! simulator and the libvirt provider alike.
 
 mod apply;
+mod contain;
 mod edit;
 mod facts;
 mod owner;
 mod select;
 mod tree;
+mod unmet;
 
-pub(crate) use apply::apply_one;
 pub use apply::{apply, digest};
+pub(crate) use apply::{apply_one, declare_qemu};
+pub use contain::{Equivalence, Gap, GapKind, bytes, contains, machine_equal};
 pub use edit::{Edit, EditError};
 pub use facts::{LocalDisk, disk_target, immovable_devices, local_disks, machine_type, memory_bytes, networks};
 pub(crate) use owner::owner_index;
 pub use owner::{owner_element, owner_of, owner_xml, parse_owner};
 pub(crate) use select::literal;
 pub use tree::{BYTES_MAX, DEPTH_MAX, ELEMENTS_MAX, Element, Node, XmlError, parse};
+pub(crate) use unmet::unmet;

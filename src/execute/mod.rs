@@ -1,6 +1,30 @@
 //! Carries a plan out: ready set, limits for each host and in all, deadlines, retry, verification, journal.
+//!
+//! A step's way through the executor:
+//!
+//! ```text
+//!                                      ┌────────────── transient error: pause, look again ◀─────────────┐
+//!                                      ▼                                                                │
+//! waiting ──▶ ready ──▶ slot free ──▶ look ─▶ Ready, Running ─▶ journal.started ─▶ act ─▶ verify ─▶ Done, Failed
+//!    │                                 ├────▶ AlreadyDone
+//!    └── a step before it did not ─────┴────▶ Refused
+//!        happen: Skipped
+//! ```
+//!
+//! *Guarantees*: nothing acts before its intent is on disk; a step acts only after every step it depends on is done; an
+//! error or a panic in one step ends that step and what depends on it, nothing else; once the journal cannot be written,
+//! nothing new begins. *Assumptions*: actions are repeatable ([`crate::provider::Actor`]), and one executor runs at a
+//! time on one set of hosts (the daemon's lock).
 
-use crate::journal::Outcome;
+mod limits;
+mod recover;
+mod run;
+mod step;
+
+pub use recover::{Found, Recovered, recover};
+pub use run::execute;
+
+use crate::journal::{JournalError, Outcome};
 use crate::model::ResourceId;
 use crate::observed::Progress;
 use std::collections::BTreeMap;
@@ -51,11 +75,29 @@ pub enum Event {
 pub struct Stop {
     /// Start nothing new; let what runs go on to its end. A newer commit or the first SIGTERM.
     pub drain: CancellationToken,
+    /// As `drain`, because a newer commit came: the history then says `superseded` instead of `interrupted`.
+    pub superseded: CancellationToken,
     /// Leave what runs, too: interruptible steps end, a peer-to-peer migration goes on by itself and is adopted later.
     pub leave: CancellationToken,
 }
 
-/// Limits of an execution.
+impl Stop {
+    /// Tells whether nothing new may begin.
+    pub fn is_draining(&self) -> bool {
+        self.drain.is_cancelled() || self.superseded.is_cancelled() || self.leave.is_cancelled()
+    }
+
+    /// Waits until nothing new may begin.
+    pub async fn draining(&self) {
+        tokio::select! {
+            () = self.drain.cancelled() => {}
+            () = self.superseded.cancelled() => {}
+            () = self.leave.cancelled() => {}
+        }
+    }
+}
+
+/// Limits of an execution. A limit of 0 lets nothing of its sort begin.
 #[derive(Clone, Debug)]
 pub struct ExecuteLimits {
     /// Steps at once over all hosts.
@@ -97,4 +139,21 @@ impl Report {
     pub fn succeeded(&self) -> bool {
         self.outcomes.values().all(|o| matches!(o, Outcome::Done | Outcome::AlreadyDone))
     }
+}
+
+/// Why a plan was not carried out to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecuteError {
+    /// The plan contradicts itself: it was edited or damaged. Nothing was begun.
+    #[error("the plan cannot be carried out: {0}; make it anew with `drover plan`")]
+    Plan(String),
+    /// The journal could not be written. What ran was let go on to its end, nothing else was begun.
+    #[error("nothing more was begun, because what is begun must be written down first")]
+    Journal {
+        /// What the journal said.
+        #[source]
+        source: JournalError,
+        /// How the steps ended that ran.
+        report: Report,
+    },
 }

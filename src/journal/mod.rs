@@ -1,4 +1,20 @@
 //! The journal: what was begun, and how it ended. For crashes and history only: delete it and all that is lost is history.
+//!
+//! ```text
+//!            begin                started               finished
+//!   (plan) ─────────▶ recorded ─────────────▶ in doubt ─────────▶ ended
+//!                        │                       │  resolve, or `started` of the same step in a later pass
+//!                        └── finished (looked at, nothing to do; or never tried) ──▶ ended
+//! ```
+//!
+//! *Guarantees*: a step is in doubt from the moment `started` returns until an outcome is recorded, whatever happens to
+//! the process or the machine in between; there is at most one record in doubt for each step id.
+
+mod memory;
+mod sqlite;
+
+pub use memory::Memory;
+pub use sqlite::{KEEP_PASSES, Sqlite};
 
 use crate::plan::{Plan, Step};
 use jiff::Timestamp;
@@ -6,12 +22,17 @@ use serde::{Deserialize, Serialize};
 
 /// Where passes and steps are recorded. Calls are synchronous and short; each returns only once the record is durable.
 pub trait Journal: Send + Sync {
-    /// Begins a pass and gives its number.
+    /// Begins a pass and gives its number. An earlier pass without an end was cut off: it ends here, as `interrupted`.
     fn begin(&self, plan: &Plan, now: Timestamp) -> Result<i64, JournalError>;
-    /// Records that a step is about to act. Nothing is done to the world before this returns.
+    /// Records that a step is about to act. Nothing is done to the world before this returns. An older record in doubt of
+    /// the same step id is closed as [`Outcome::Interrupted`]: this one takes its place.
     fn started(&self, pass: i64, step: &Step, now: Timestamp) -> Result<(), JournalError>;
     /// Records how a step ended.
     fn finished(&self, pass: i64, step: &str, outcome: &Outcome, now: Timestamp) -> Result<(), JournalError>;
+    /// Records how several steps ended that never acted (those that were skipped), in one go.
+    fn finished_all(&self, pass: i64, steps: &[(&str, Outcome)], now: Timestamp) -> Result<(), JournalError> {
+        steps.iter().try_for_each(|(step, outcome)| self.finished(pass, step, outcome, now))
+    }
     /// Ends a pass.
     fn end(&self, pass: i64, result: &str, now: Timestamp) -> Result<(), JournalError>;
     /// Steps that were started and never finished, oldest first.
@@ -104,10 +125,14 @@ pub struct StepRecord {
     pub resource: String,
     /// Its one-line summary.
     pub summary: String,
-    /// When it began.
+    /// When it began to act; when it was judged, for one that did not act.
     pub started_at: Timestamp,
     /// When it ended.
     pub finished_at: Option<Timestamp>,
     /// How it ended.
     pub outcome: Option<Outcome>,
 }
+
+/// What every journal promises, run on each of them.
+#[cfg(test)]
+mod contract;

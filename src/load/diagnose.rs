@@ -85,7 +85,10 @@ impl<'a> Diagnosis<'a> {
                     None => format!("add `{name}`"),
                 }));
             }
-            K::Type { kind } => self.wrong_type(&pointer, value, kind),
+            K::Type { kind } => {
+                let about = self.schema_at(error).and_then(|s| s["description"].as_str()).unwrap_or_default();
+                self.wrong_type(&pointer, value, kind, about);
+            }
             K::Enum { options } => {
                 if !value.is_string() && self.schema_at(error).is_some_and(|s| s.get("type").is_some()) {
                     // The type is wrong already, and said to be.
@@ -205,7 +208,7 @@ impl<'a> Diagnosis<'a> {
         }
     }
 
-    fn wrong_type(&mut self, pointer: &str, value: &Value, kind: &TypeKind) {
+    fn wrong_type(&mut self, pointer: &str, value: &Value, kind: &TypeKind, about: &str) {
         let wanted: Vec<String> = match kind {
             TypeKind::Single(t) => vec![t.to_string()],
             TypeKind::Multiple(set) => set.iter().map(|t| t.to_string()).collect(),
@@ -230,7 +233,11 @@ impl<'a> Diagnosis<'a> {
         };
         let mut all: Vec<&str> = wanted.iter().map(|w| words(w)).collect();
         all.sort_unstable();
+        let example = about.split_once(", like ").map(|(_, example)| example);
         let hint = match value {
+            Value::Bool(_) | Value::Number(_) if example.is_some() => {
+                format!("write it like {}", example.unwrap_or_default())
+            }
             Value::Bool(_) | Value::Number(_) if wants("string") => format!("put it in quotes: `\"{value}\"`"),
             Value::String(s) if wants("integer") && !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit()) => {
                 if s.len() > 1 && s.starts_with('0') {

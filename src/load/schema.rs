@@ -58,6 +58,12 @@ pub fn all() -> Vec<(String, Value)> {
     all
 }
 
+/// A schema as the text of its file.
+pub fn to_text(schema: &Value) -> String {
+    // The alternate form of a JSON value is its pretty one.
+    format!("{schema:#}\n")
+}
+
 /// The name of a kind's schema file: `virtual-machine.schema.json`.
 pub fn file_name(kind: &KindInfo) -> String {
     let mut name = String::new();

@@ -80,7 +80,7 @@ fn print_with(f: &mut fmt::Formatter<'_>, value: u64, units: &[(&str, u64)], zer
     if value == 0 {
         return f.write_str(zero);
     }
-    match units.iter().find(|(_, factor)| value % factor == 0) {
+    match units.iter().find(|(_, factor)| value.is_multiple_of(*factor)) {
         Some((unit, factor)) => write!(f, "{}{unit}", value / factor),
         None => write!(f, "{value}"),
     }

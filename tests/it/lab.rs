@@ -99,7 +99,7 @@ impl World {
                     "the lab is required here: {reason}"
                 );
                 // Not by the macro: the test harness would swallow it for a test that passes.
-                let _ = writeln!(std::io::stderr(), "skipped: no lab: {reason}");
+                let _ = std::io::stderr().write_all(format!("skipped: no lab: {reason}\n").as_bytes());
                 None
             }
         }
@@ -461,7 +461,7 @@ fn why_no_lab() -> Option<String> {
     }
     let cache =
         std::env::var_os("DROVER_LAB_CACHE").map_or_else(|| PathBuf::from("/var/cache/drover-lab"), PathBuf::from);
-    let has_release = std::fs::read_dir(cache.join("releases"))
+    let has_release = std::fs::read_dir(cache.join("suites"))
         .is_ok_and(|releases| releases.flatten().any(|r| r.path().join("done").exists()));
     (!has_release).then(|| "there is no libvirt and QEMU for it; run scripts/setup.sh".to_owned())
 }

@@ -12,7 +12,7 @@ for host; do
 done >"$state/ssh/known_hosts"
 
 cd "$state/tls"
-[ -f done ] && exit 0
+[ -f complete ] && exit 0
 # RSA: libvirt 9.0 refuses to start with EC keys ("usage does not permit key encipherment").
 openssl req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -days 3650 -subj "/CN=drover lab CA" \
   -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign,cRLSign 2>/dev/null
@@ -30,4 +30,4 @@ for host; do
   issue "$host" "host-$host" "extendedKeyUsage=serverAuth,clientAuth
 subjectAltName=DNS:host-$host,DNS:kvm-$host,IP:10.77.0.$number"
 done
-touch done
+touch complete

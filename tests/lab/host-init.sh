@@ -7,20 +7,23 @@ host=$1 state=$2 release=${3:-}
 here=$(cd "$(dirname "$0")" && pwd)
 dir=$state/hosts/$host
 number=$(($(printf %d "'$host") - 96))
+. "$here/lay-over.sh"
+require_own_namespace
 trap 'touch "$dir/failed"' ERR
 rm -f "$dir/failed"
 
 # ---- the file system
 mount --make-rprivate /
 mount -t sysfs sysfs /sys 2>/dev/null || true # shows this network namespace's devices
-mkdir -p "$dir"/{etc.upper,etc.work,lib,log,cache,local}
-lower=/etc
-if [ -n "$release" ]; then
-  mount -t overlay overlay -o "lowerdir=$release/usr:/usr" /usr
-  if [ -d "$release/etc" ]; then lower=$release/etc:/etc; fi
+mkdir -p "$dir"/{lib,log,cache,local}
+if [ -n "$release" ]; then lay_over "$release"; fi
+# A copy on disk, not in memory: definitions and images must outlive a crash of the host.
+if [ ! -d "$dir/etc" ]; then
+  cp -a /etc "$dir/etc.new"
+  rm -rf "$dir/etc.new/libvirt" # this machine's networks and guests, if it has any
+  mv "$dir/etc.new" "$dir/etc"
 fi
-# Upper folders on disk, not in memory: definitions and images must outlive a crash of the host.
-mount -t overlay overlay -o "lowerdir=$lower,upperdir=$dir/etc.upper,workdir=$dir/etc.work" /etc
+mount --bind "$dir/etc" /etc
 for d in lib log cache; do
   mkdir -p /var/$d/libvirt
   mount --bind "$dir/$d" /var/$d/libvirt
@@ -42,7 +45,7 @@ echo "host-$host" >/etc/hostname
   for h in a b c d e f g h i; do echo "10.77.0.$(($(printf %d "'$h") - 96)) host-$h kvm-$h"; done
 } >/etc/hosts
 # No DNS: the time-out of a resolver that is not there costs 10 s at each migration.
-rm -f /etc/resolv.conf
+rm -f /etc/resolv.conf # often a link out of /etc
 : >/etc/resolv.conf
 sed -i 's/^hosts:.*/hosts: files/' /etc/nsswitch.conf
 printf '%032x\n' $((0xd0 + number)) >/etc/machine-id

@@ -28,7 +28,8 @@ STATE=${DROVER_LAB_STATE:-${TMPDIR:-/tmp}/drover-lab}
 CACHE=${DROVER_LAB_CACHE:-/var/cache/drover-lab}
 PREFIX=${DROVER_LAB_PREFIX:-drv$(printf %s "$STATE" | md5sum | cut -c1-6)}
 ALL_HOSTS="a b d e f g h i" # c is the client
-export DROVER_LAB_STATE=$STATE DROVER_LAB_CACHE=$CACHE DROVER_LAB_PREFIX=$PREFIX
+DROVER_LAB_OUTSIDE=$(readlink /proc/self/ns/mnt) # lay-over.sh
+export DROVER_LAB_OUTSIDE DROVER_LAB_STATE=$STATE DROVER_LAB_CACHE=$CACHE DROVER_LAB_PREFIX=$PREFIX
 
 fail() {
   echo "lab: $*" >&2
@@ -158,7 +159,7 @@ stop_host() {
 }
 
 up() {
-  local count=2 spec= item host names release
+  local count=2 spec="" default running item host names release
   while [ $# -gt 0 ]; do
     case $1 in
       --hosts) count=${2:?--hosts needs a number} && shift 2 ;;
@@ -169,16 +170,22 @@ up() {
   case $count in [1-8]) ;; *) fail "1 to 8 hosts, not $count" ;; esac
   require_root
   lock
+  default=$("$HERE/release.sh" default)
   names=$(echo $ALL_HOSTS | cut -d' ' -f1-"$count")
   echo "$names" >"$STATE/names"
   prepare_files
   for host in $names; do
-    release=$("$HERE/release.sh" default)
+    release=""
     for item in ${spec//,/ }; do
       case $item in "$host="*) release=${item#*=} ;; *=*) ;; *) release=$item ;; esac
     done
     mkdir -p "$STATE/hosts/$host"
-    [ -f "$STATE/hosts/$host/release" ] && is_alive "$host" || "$HERE/release.sh" get "$release" >"$STATE/hosts/$host/release"
+    running=$(basename "$(cat "$STATE/hosts/$host/release" 2>/dev/null)")
+    if ! is_alive "$host"; then
+      "$HERE/release.sh" get "${release:-$default}" >"$STATE/hosts/$host/release"
+    elif [ -n "$release" ] && [ "$release" != "$running" ]; then
+      fail "host $host runs with $running, not $release: take the lab down first"
+    fi
   done
   network_up c $names
   for host in c $names; do start_host "$host"; done

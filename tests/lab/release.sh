@@ -9,7 +9,7 @@
 #
 # The default on bookworm is bookworm-backports (libvirt 11.3, QEMU 10.0): bookworm's own QEMU 7.2 corrupts guests that
 # are live-migrated under software emulation. Newer Debian's own are good.
-# Kept in ${DROVER_LAB_CACHE:-/var/cache/drover-lab}/releases between runs. Needs root, and Debian on amd64.
+# Kept in ${DROVER_LAB_CACHE:-/var/cache/drover-lab}/suites between runs. Needs root, and Debian on amd64.
 set -euo pipefail
 HERE=$(cd "$(dirname "$0")" && pwd)
 CACHE=${DROVER_LAB_CACHE:-/var/cache/drover-lab}
@@ -23,7 +23,7 @@ fail() {
 }
 
 codename() {
-  local ID= VERSION_CODENAME=
+  local ID="" VERSION_CODENAME=""
   . /etc/os-release
   [ "$ID" = debian ] || fail "the lab needs Debian (bookworm or newer) for its packages; this is ${PRETTY_NAME:-$ID}"
   echo "${VERSION_CODENAME:-sid}"
@@ -45,12 +45,16 @@ mirror() {
   echo "${uri:-http://deb.debian.org/debian}"
 }
 
+# Runs a script in a mount namespace of its own in which the folder is laid over /usr.
+inside() {
+  local dir=$1
+  DROVER_LAB_OUTSIDE=$(readlink /proc/self/ns/mnt) unshare --mount bash -euc '. "$1/lay-over.sh"; lay_over "$2"; '"$2" - "$HERE" "$dir"
+}
+
 # Whether the unpacked programs find all their libraries on this machine as it is now.
 is_sound() {
-  local dir=$1
-  [ -f "$dir/done" ] || return 1
-  unshare --mount bash -euc 'mount -t overlay overlay -o "lowerdir=$1/usr:/usr" /usr
-    for p in libvirtd virsh qemu-system-x86_64 qemu-img; do $p --version >/dev/null 2>&1; done' - "$dir" 2>/dev/null
+  [ -f "$1/done" ] || return 1
+  inside "$1" 'for p in libvirtd virsh qemu-system-x86_64 qemu-img; do $p --version; done' >/dev/null 2>&1
 }
 
 # Parts of libvirt and QEMU that this machine has installed in the very version of the suite: apt would leave them out, but
@@ -66,19 +70,26 @@ installed_alike() {
 }
 
 get() {
-  local suite=$1 dir=$CACHE/releases/$1 work suites options attempt deb module libraries
+  local suite=$1 dir=$CACHE/suites/$1 work suites options attempt deb
   case $suite in "" | *[!a-z0-9-]*) fail "\`$suite\` is not the name of a Debian suite" ;; esac
   [ "$(id -u)" = 0 ] || fail "unpacking a release needs root"
-  mkdir -p "$CACHE/releases"
-  exec 8>"$CACHE/releases/lock"
+  mkdir -p "$CACHE/suites"
+  exec 8>"$CACHE/suites/lock"
   flock -w 900 8 || fail "another release.sh has been at work in $CACHE for 15 minutes"
   if is_sound "$dir"; then
     echo "$dir"
     return
   fi
-  work=$CACHE/releases/.$suite.new
-  rm -rf "$dir" "$work"
-  mkdir -p "$work"/apt/{lists/partial,cache/archives/partial} "$work"/{x,usr,etc}
+  work=$CACHE/suites/.$suite.new
+  # A lab that runs may still have the old one over its /usr: it goes a day later.
+  find "$CACHE/suites" -maxdepth 1 -name '.old-*' -mmin +1440 -exec rm -rf {} +
+  if [ -d "$dir" ]; then
+    mv "$dir" "$CACHE/suites/.old-$suite-$(date +%s)"
+    touch "$CACHE/suites/.old-$suite-"*
+  fi
+  rm -rf "$work"
+  trap 'rm -rf "'"$work"'"' EXIT
+  mkdir -p "$work"/apt/{lists/partial,cache/archives/partial} "$work"/{x,usr}
   case $suite in
     *-backports) suites="${suite%-backports} ${suite%-backports}-updates $suite" ;;
     sid) suites=sid ;;
@@ -103,13 +114,6 @@ get() {
   for d in lib bin sbin lib64; do # before Debian merged them into /usr
     if [ -d "$work/x/$d" ]; then mkdir -p "$work/usr/$d" && cp -a "$work/x/$d/." "$work/usr/$d/"; fi
   done
-  # Hide this machine's own driver and device modules: mixed with other binaries they crash both daemons.
-  libraries=$work/usr/lib/$(dpkg-architecture -qDEB_HOST_MULTIARCH 2>/dev/null || echo x86_64-linux-gnu)
-  for module in libvirt qemu; do
-    mkdir -p "$libraries/$module"
-    python3 -c 'import os, sys; os.setxattr(sys.argv[1], "trusted.overlay.opaque", b"y")' "$libraries/$module" ||
-      fail "the file system of $CACHE cannot hold overlay attributes; set DROVER_LAB_CACHE to a folder on ext4 or xfs"
-  done
   rm -rf "$work/x" "$work/apt"
   touch "$work/done"
   mv "$work" "$dir"
@@ -123,10 +127,7 @@ get() {
 case ${1:-} in
   default) default_release ;;
   get) get "${2:?release}" ;;
-  versions)
-    unshare --mount bash -euc 'mount -t overlay overlay -o "lowerdir=$1/usr:/usr" /usr
-      libvirtd --version; qemu-system-x86_64 --version | head -1' - "$(get "${2:?release}")"
-    ;;
+  versions) inside "$(get "${2:?release}")" 'libvirtd --version; qemu-system-x86_64 --version | head -1' ;;
   *)
     sed -n '2,/^set -/p' "$HERE/release.sh" | grep '^#' | sed 's/^# \{0,1\}//' >&2
     exit 64

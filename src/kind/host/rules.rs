@@ -5,6 +5,7 @@ use crate::finding::{Code, Finding};
 use crate::kind::{Resources, Spec};
 use crate::model::{KindName, Manifest};
 use crate::plan::{Context, Drafts};
+use std::collections::HashMap;
 
 impl Spec for HostSpec {
     const KIND: KindName = KindName::new("Host");
@@ -40,8 +41,37 @@ impl Spec for HostSpec {
         }
     }
 
+    fn check_all(all: &Resources, findings: &mut Vec<Finding>) {
+        same_machine(all, findings);
+    }
+
     fn draft(manifest: &Manifest<Self>, ctx: &Context<'_>, out: &mut Drafts) {
         super::plan::draft(manifest, ctx, out);
+    }
+}
+
+/// Two Hosts that are one machine: each would see the other's domains as its own. Simulated hosts and libvirt's test
+/// driver are a world for each name.
+fn same_machine(all: &Resources, findings: &mut Vec<Finding>) {
+    let mut seen = HashMap::new();
+    for host in all.hosts.values() {
+        let Ok(c) = parse_uri(&host.spec.uri) else { continue };
+        if c.driver != "qemu" {
+            continue;
+        }
+        // Whatever user and transport: the same daemon.
+        let first: &Manifest<HostSpec> = seen.entry((c.host.to_lowercase(), c.port, c.path)).or_insert(host);
+        if !std::ptr::eq(first, host) {
+            findings.push(
+                Finding::new(
+                    Code::Conflict,
+                    format!("the Host `{}` has this URI too: they are one machine", first.name()),
+                )
+                .of(host, "spec.uri")
+                .see(first.origin.source_of("spec.uri"))
+                .hint("keep one of them"),
+            );
+        }
     }
 }
 
@@ -210,6 +240,27 @@ mod tests {
             "",
         ] {
             assert!(parse_uri(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn two_hosts_are_not_one_machine() {
+        let find = |a: &str, b: &str| {
+            let text = [("a", a), ("b", b)]
+                .map(|(n, uri)| format!("--- {{apiVersion: drover/v1alpha1, kind: Host, metadata: {{name: {n}}}, spec: {{uri: '{uri}'}}}}\n"))
+                .concat();
+            let tree = crate::load::MemoryTree::new().with("a.yaml", text);
+            crate::load::load(&tree, Default::default(), &Default::default()).findings
+        };
+        let found = find("qemu+ssh://root@kvm-a/system", "qemu+tls://KVM-A/system");
+        assert_eq!((found.len(), found[0].code, found[0].related.len()), (1, Code::Conflict, 1), "{found:#?}");
+        assert_eq!(find("qemu:///system", "qemu:///system").len(), 1);
+        for (a, b) in [
+            ("qemu+ssh://a/system", "qemu+ssh://b/system"),
+            ("sim:", "sim:"),
+            ("qemu+ssh://a:1/system", "qemu+ssh://a:2/system"),
+        ] {
+            assert_eq!(find(a, b), [], "{a} {b}");
         }
     }
 

@@ -1,6 +1,7 @@
 //! The fields of Settings.
 
-use crate::finding::{Code, Finding};
+use crate::finding::{Code, Finding, Severity};
+use crate::kind::migration_policy::MigrationPolicySpec;
 use crate::kind::{Resources, Spec};
 use crate::model::{KindName, Manifest, Span};
 use schemars::JsonSchema;
@@ -120,13 +121,8 @@ impl Spec for SettingsSpec {
                 .hint("keep one of them"),
             );
         }
-        if let Some(policy) = &manifest.spec.migration_policy
-            && !all.migration_policies.contains_key(policy)
-        {
-            findings.push(
-                Finding::new(Code::MissingReference, format!("there is no MigrationPolicy `{policy}`"))
-                    .of(manifest, "spec.migrationPolicy"),
-            );
+        if let Some(policy) = &manifest.spec.migration_policy {
+            all.check_reference(manifest, "spec.migrationPolicy", &MigrationPolicySpec::KIND, policy, findings);
         }
         for (i, w) in manifest.spec.sync_windows.iter().enumerate() {
             if w.duration.0 == 0 || w.duration.0 > 7 * 86_400_000 {
@@ -137,9 +133,24 @@ impl Spec for SettingsSpec {
             }
         }
         for (i, s) in manifest.spec.suspended.iter().enumerate() {
-            let known = s.split_once('/').is_some_and(|(kind, name)| {
-                crate::kind::KINDS.iter().any(|k| k.name.as_str() == kind) && !name.is_empty()
-            });
+            let named = s.split_once('/').filter(|(_, name)| !name.is_empty());
+            let kind = named.and_then(|(kind, _)| crate::kind::KINDS.iter().find(|k| k.name.as_str() == kind));
+            if let (Some((_, name)), Some(kind)) = (named, kind)
+                && name != "*"
+                && all.misses(&kind.name, name)
+            {
+                // It may be one that has no manifest any more, so this is no error.
+                findings.push(
+                    Finding::new(
+                        Code::MissingReference,
+                        format!("there is no {} `{}` to suspend", kind.name, name.escape_debug()),
+                    )
+                    .severity(Severity::Warning)
+                    .of(manifest, &format!("spec.suspended[{i}]"))
+                    .hint("check the name, or take the line out"),
+                );
+            }
+            let known = kind.is_some();
             if !known {
                 findings.push(
                     Finding::new(Code::WrongValue, format!("`{s}` does not name a resource"))

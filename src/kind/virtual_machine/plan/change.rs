@@ -14,7 +14,7 @@ impl Draft<'_> {
         let (volumes, made) = self.volumes(here.host, here.state, Some(here.domain), out);
         chain.join(volumes);
         let owner = self.owner(Some(here.domain), made);
-        let difference = match compare::compare(self.m, here.domain, here.state, self.ctx.resources, &owner) {
+        let difference = match compare(self.m, here.domain, here.state, self.ctx.resources, &owner) {
             Ok(difference) => difference,
             Err(finding) => {
                 out.report(&self.id, None).health = Health::Degraded;

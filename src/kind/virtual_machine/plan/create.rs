@@ -43,7 +43,7 @@ impl<'a> Draft<'a> {
         let (volumes, made) = self.volumes(host, state, None, out);
         chain.join(volumes);
         let owner = self.owner(None, made);
-        let xml = match render::render(self.m, state, self.ctx.resources, &owner) {
+        let xml = match render(self.m, state, self.ctx.resources, &owner) {
             Ok(xml) => xml,
             Err(finding) => {
                 out.finding(finding);

@@ -7,6 +7,7 @@ use crate::action::{MachineAction, MigratedVolume, Migration, MigrationWay};
 use crate::domain_xml;
 use crate::finding::Code;
 use crate::kind::migration_policy::{CopyStorage, MigrationPolicySpec, Mode, ParallelConnections};
+use crate::kind::virtual_machine::volumes;
 use crate::model::Rate;
 use crate::observed::{HostState, RunState};
 use crate::plan::{Block, Disruption, Drafts, Effect, Estimate, Fact, Operation};
@@ -77,8 +78,10 @@ impl<'a> Draft<'a> {
         step.interruption = MIGRATION;
         step.undo = Some(format!("move it back: `host: {}`", here.host));
         step.blocked_by = blocks;
-        for wish in super::super::volumes::volumes(self.m, target, self.ctx.resources) {
-            step.needs.push(Fact::PoolActive { host: target.into(), pool: wish.pool });
+        for wish in
+            self.ctx.observed.host(target).and_then(|t| volumes(self.m, t, self.ctx.resources).ok()).unwrap_or_default()
+        {
+            step.needs.push(Fact::PoolActive { host: target.into(), pool: wish.libvirt_pool });
         }
         step.offers.push(Fact::MachineOff { host: here.host.into(), machine: self.m.name().into() });
         chain.push(step, out);
@@ -369,20 +372,21 @@ impl<'a> Draft<'a> {
 
     /// Pools that the machine's disks need on a host and that nothing brings there.
     pub(super) fn unmet(&self, host: &str, state: &HostState) -> Vec<Block> {
-        super::super::volumes::volumes(self.m, host, self.ctx.resources)
+        volumes(self.m, state, self.ctx.resources)
+            .unwrap_or_default()
             .into_iter()
             .filter(|wish| {
                 let declared = self
                     .ctx
                     .resources
                     .storage_pools
-                    .get(&wish.pool_manifest)
+                    .get(&wish.pool)
                     .is_some_and(|p| p.spec.hosts.iter().any(|h| h == host));
-                !declared && !state.pools.get(&wish.pool).is_some_and(|p| p.active)
+                !declared && !state.pools.get(&wish.libvirt_pool).is_some_and(|p| p.active)
             })
             .map(|wish| Block {
                 code: Code::Incompatible,
-                reason: format!("`{host}` does not have the pool `{}` of disk `{}`", wish.pool, wish.disk),
+                reason: format!("`{host}` does not have the pool `{}` of disk `{}`", wish.libvirt_pool, wish.disk),
                 way_out: format!("add `{host}` to the pool's `hosts`"),
             })
             .collect()

@@ -11,7 +11,7 @@ mod sweep;
 pub use sweep::sweep;
 
 use super::survey::{Copy, Located, Target};
-use super::{PowerState, VirtualMachineSpec, identity};
+use super::{PowerState, VirtualMachineSpec};
 use crate::action::{Action, MachineAction};
 use crate::finding::{Code, Finding};
 use crate::kind::settings::Drift;
@@ -341,7 +341,7 @@ impl<'a> Draft<'a> {
 
     /// Shows what differs, and does nothing.
     fn report_drift(&self, here: Here<'_>, target: &str, out: &mut Drafts) {
-        if let Ok(difference) = super::compare::compare(
+        if let Ok(difference) = super::compare(
             self.m,
             here.domain,
             here.state,

@@ -3,7 +3,8 @@
 use super::Draft;
 use crate::action::{ImageSource, MachineAction};
 use crate::finding::{Code, Finding};
-use crate::kind::virtual_machine::volumes;
+use crate::kind::virtual_machine::{DiskFormat, VolumeWish, volumes};
+use crate::model::Bytes;
 use crate::observed::{DomainState, HostState, OwnedVolume};
 use crate::plan::{Block, DraftId, Drafts, Effect, Estimate, Fact, Operation};
 use serde_json::{Value, json};
@@ -19,51 +20,60 @@ impl Draft<'_> {
     ) -> (Vec<DraftId>, Vec<OwnedVolume>) {
         let mut steps = Vec::new();
         let mut made = Vec::new();
-        for wish in volumes::volumes(self.m, host, self.ctx.resources) {
-            let pool = state.pools.get(&wish.pool);
+        let wishes = match volumes(self.m, state, self.ctx.resources) {
+            Ok(wishes) => wishes,
+            Err(finding) => {
+                out.finding(finding);
+                return (steps, made);
+            }
+        };
+        for wish in wishes {
+            let pool = state.pools.get(&wish.libvirt_pool);
             let found = pool.filter(|p| p.active).and_then(|p| p.volumes.get(&wish.volume));
-            let path = format!("spec.disks[{}]", wish.disk);
+            let path = format!("spec.disks[{}]", wish.index);
             if let Some(volume) = found {
                 steps.extend(self.grow(host, &wish, volume.capacity, domain, out));
                 continue;
             }
             // A disk without a size or an image names a volume that somebody else makes.
-            let Some(capacity) = wish.capacity else {
-                if pool.is_some_and(|p| p.active) && wish.image.is_none() {
+            if wish.must_exist {
+                if pool.is_some_and(|p| p.active) {
                     out.finding(
-                        Finding::new(Code::MissingReference, format!("pool `{}` on `{host}` has no volume `{}`", wish.pool, wish.volume))
+                        Finding::new(Code::MissingReference, format!("pool `{}` on `{host}` has no volume `{}`", wish.libvirt_pool, wish.volume))
                             .of(self.m, &path)
                             .hint("give the disk a `size` or an `image`, and it is made; or refresh the pool if the volume is there (`virsh pool-refresh`)"),
                     );
                 }
                 continue;
-            };
+            }
+            // 0: as large as the image, whose pool is not started yet.
+            let capacity = Bytes(wish.capacity.unwrap_or(0));
             let image = |name: &Option<String>| {
-                name.as_ref().map(|v| ImageSource { pool: wish.pool.clone(), volume: v.clone() })
+                name.as_ref().map(|v| ImageSource { pool: wish.libvirt_pool.clone(), volume: v.clone() })
             };
             let mut step = self.step(
                 MachineAction::CreateVolume {
                     host: host.into(),
-                    pool: wish.pool.clone(),
+                    pool: wish.libvirt_pool.clone(),
                     volume: wish.volume.clone(),
                     capacity: capacity.0,
-                    format: wish.format.clone(),
+                    format: format_name(wish.format).into(),
                     image: image(&wish.image),
                     backing: image(&wish.backing),
                 },
-                format!("create volume {} ({capacity}) in pool {} on {host}", wish.volume, wish.pool),
+                format!("create volume {} ({capacity}) in pool {} on {host}", wish.volume, wish.libvirt_pool),
                 match (&wish.image, &wish.backing) {
                     (Some(i), _) => format!("the pool does not have it; it is filled from {i}"),
                     (None, Some(b)) => format!("the pool does not have it; it is an overlay of {b}"),
                     (None, None) => "the pool does not have it".to_owned(),
                 },
             );
-            step.undo = Some(format!("virsh vol-delete {} --pool {} on {host}", wish.volume, wish.pool));
+            step.undo = Some(format!("virsh vol-delete {} --pool {} on {host}", wish.volume, wish.libvirt_pool));
             step.estimate = Estimate { seconds: 1.0, ..Estimate::default() };
-            step.needs.push(Fact::PoolActive { host: host.into(), pool: wish.pool.clone() });
+            step.needs.push(Fact::PoolActive { host: host.into(), pool: wish.libvirt_pool.clone() });
             step.offers.push(Fact::VolumeReady {
                 host: host.into(),
-                pool: wish.pool.clone(),
+                pool: wish.libvirt_pool.clone(),
                 volume: wish.volume.clone(),
             });
             if let Some(domain) = domain.filter(|d| uses(d, &wish.path)) {
@@ -75,18 +85,21 @@ impl Draft<'_> {
                         "`{}` already has this disk at {}, but the pool does not list it",
                         domain.name, wish.path
                     ),
-                    way_out: format!("refresh the pool (`virsh pool-refresh {}`), or bring the image back", wish.pool),
+                    way_out: format!(
+                        "refresh the pool (`virsh pool-refresh {}`), or bring the image back",
+                        wish.libvirt_pool
+                    ),
                 });
             }
             self.note(Operation::Update, out);
             self.change(
                 &path,
                 Value::Null,
-                json!(format!("{}/{} ({capacity})", wish.pool, wish.volume)),
+                json!(format!("{}/{} ({capacity})", wish.libvirt_pool, wish.volume)),
                 Effect::Live,
                 out,
             );
-            made.push(OwnedVolume { pool: wish.pool.clone(), volume: wish.volume.clone() });
+            made.push(OwnedVolume { pool: wish.libvirt_pool.clone(), volume: wish.volume.clone() });
             steps.push(out.step(step));
         }
         (steps, made)
@@ -95,31 +108,32 @@ impl Draft<'_> {
     fn grow(
         &self,
         host: &str,
-        wish: &volumes::VolumeWish,
+        wish: &VolumeWish,
         is: u64,
         domain: Option<&DomainState>,
         out: &mut Drafts,
     ) -> Option<DraftId> {
-        let capacity = wish.capacity?;
-        let path = format!("spec.disks[{}].size", wish.disk);
-        if capacity.0 == is || wish.stated_size.is_none() {
+        let capacity = self.m.spec.disks.as_ref()?.get(wish.index)?.size?;
+        let path = format!("spec.disks[{}].size", wish.index);
+        let named = format!("spec.disks[{}].size", wish.disk);
+        if capacity.0 == is {
             return None;
         }
-        let before = json!(crate::model::Bytes(is));
+        let before = json!(Bytes(is));
         if capacity.0 < is {
-            self.change(&path, before.clone(), json!(capacity), Effect::Recreate, out);
+            self.change(&named, before.clone(), json!(capacity), Effect::Recreate, out);
             out.finding(
                 Finding::new(
                     Code::RecreateNeeded,
                     format!("volume `{}` has {before}; a volume is never made smaller", wish.volume),
                 )
                 .of(self.m, &path)
-                .hint(format!("write `size: {}`", crate::model::Bytes(is))),
+                .hint(format!("write `size: {}`", Bytes(is))),
             );
             return None;
         }
         self.note(Operation::Update, out);
-        self.change(&path, before.clone(), json!(capacity), Effect::Live, out);
+        self.change(&named, before.clone(), json!(capacity), Effect::Live, out);
         let running = domain.filter(|d| d.is_active()).and_then(|d| {
             let target = crate::domain_xml::disk_target(d.live_xml.as_deref()?, &wish.path)?;
             Some((d.uuid, target))
@@ -127,12 +141,12 @@ impl Draft<'_> {
         let step = self.step(
             MachineAction::ResizeVolume {
                 host: host.into(),
-                pool: wish.pool.clone(),
+                pool: wish.libvirt_pool.clone(),
                 volume: wish.volume.clone(),
                 capacity: capacity.0,
                 running,
             },
-            format!("grow volume {} in pool {} on {host} to {capacity}", wish.volume, wish.pool),
+            format!("grow volume {} in pool {} on {host} to {capacity}", wish.volume, wish.libvirt_pool),
             format!("it has {before}"),
         );
         Some(out.step(step))
@@ -145,4 +159,11 @@ fn uses(domain: &DomainState, path: &str) -> bool {
         .into_iter()
         .flatten()
         .any(|xml| crate::domain_xml::disk_target(xml, path).is_some())
+}
+
+fn format_name(format: DiskFormat) -> &'static str {
+    match format {
+        DiskFormat::Qcow2 => "qcow2",
+        DiskFormat::Raw => "raw",
+    }
 }

@@ -1,0 +1,69 @@
+//! Where a command writes: results to standard output, everything else to standard error.
+
+use super::args::{Global, When};
+use super::exit::CliError;
+use crate::finding::Severity;
+use crate::render::Paint;
+use crate::render::escape::line as terminal;
+use std::io::{self, IsTerminal, Write};
+
+/// A command's two outputs, and what they can show.
+pub struct Output {
+    /// Results.
+    pub stdout: Box<dyn Write>,
+    /// Colour for `stdout`.
+    pub paint: Paint,
+    /// Colour for standard error.
+    pub err_paint: Paint,
+    /// Whether progress may be drawn: standard error is a terminal that can.
+    pub bars: bool,
+}
+
+impl Output {
+    /// The process's own outputs. This is where flags, `NO_COLOR`, `TERM` and the terminal are weighed.
+    pub fn of_process(global: &Global) -> Self {
+        let set = |name| std::env::var_os(name).is_some_and(|v| !v.is_empty());
+        let dumb = std::env::var_os("TERM").is_some_and(|t| t == "dumb");
+        let (stdout, stderr) = (io::stdout().is_terminal(), io::stderr().is_terminal());
+        let colour = |is_terminal: bool| match global.color {
+            When::Always => true,
+            When::Never => false,
+            When::Auto => is_terminal && !dumb && !set("NO_COLOR"),
+        };
+        Self {
+            stdout: Box::new(io::stdout()),
+            paint: Paint(colour(stdout)),
+            err_paint: Paint(colour(stderr)),
+            bars: stderr && !dumb && global.color != When::Never,
+        }
+    }
+
+    /// Tells the user something that is not the result. Nobody reading is no reason to stop.
+    pub fn note(&self, text: &str) {
+        let _ = writeln!(io::stderr(), "{}", terminal(text));
+    }
+
+    /// Warns.
+    pub fn warn(&self, text: &str) {
+        self.labelled(Severity::Warning, text, None);
+    }
+
+    /// Shows why a command failed.
+    pub fn error(&self, error: &CliError) {
+        self.labelled(Severity::Error, &error.text(), error.hint_text());
+    }
+
+    fn labelled(&self, severity: Severity, text: &str, hint: Option<&str>) {
+        let label = format!("{severity}:");
+        let label = match severity {
+            Severity::Error => self.err_paint.red(&label),
+            Severity::Warning => self.err_paint.yellow(&label),
+            Severity::Info => self.err_paint.cyan(&label),
+        };
+        let mut stderr = io::stderr();
+        let _ = writeln!(stderr, "{label} {}", terminal(text));
+        if let Some(hint) = hint {
+            let _ = writeln!(stderr, "\nhint: {}", terminal(hint));
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! `drover status`: what a daemon is doing, and how its last pass went.
+
+use super::args::{Global, RecordFormat, StatusArgs};
+use super::exit::{CliError, Exit};
+use super::history::{self, time};
+use super::output::Output;
+use super::{fetch, progress};
+use crate::daemon::{DaemonStatus, PassResult, Phase, STATUS_VERSION};
+use crate::journal::Outcome;
+use crate::render::escape::line as terminal;
+use crate::render::json;
+use crate::render::table::Table;
+use crate::render::view::{seconds, short_id, summary};
+use std::io::{self, Write};
+
+/// Runs the command.
+pub fn run(args: &StatusArgs, global: &Global, out: &mut Output) -> Result<Exit, CliError> {
+    if let Some(state) = &args.server.state {
+        return from_journal(args, state, global, out);
+    }
+    let server = &args.server.server;
+    let answer = fetch::get(server, "/api/v1/status", args.server.timeout)?;
+    let status: DaemonStatus =
+        serde_json::from_slice(&answer).map_err(|e| fetch::not_understood(server, "status", e))?;
+    let major = |version: &str| version.split('.').next().map(str::to_owned);
+    if major(&status.format_version) != major(STATUS_VERSION) {
+        return Err(CliError::failed(format!(
+            "the daemon at {server} speaks version {} of the status; this Drover reads {STATUS_VERSION}",
+            status.format_version
+        )));
+    }
+    match args.output {
+        // As it was answered: a newer daemon may say more than this Drover knows.
+        RecordFormat::Json => {
+            let value: serde_json::Value =
+                serde_json::from_slice(&answer).map_err(|e| fetch::not_understood(server, "status", e))?;
+            json::write(&mut out.stdout, &value)?;
+        }
+        RecordFormat::Text => write(out, &status)?,
+    }
+    Ok(Exit::Done)
+}
+
+/// Without a daemon: the last pass that its journal knows.
+fn from_journal(
+    args: &StatusArgs,
+    state: &std::path::PathBuf,
+    global: &Global,
+    out: &mut Output,
+) -> Result<Exit, CliError> {
+    let passes = history::from_journal(Some(state), 1, global)?;
+    match (args.output, passes.first()) {
+        (RecordFormat::Json, last) => json::write(&mut out.stdout, &last)?,
+        (RecordFormat::Text, Some(last)) => history::pass(out, last)?,
+        (RecordFormat::Text, None) => out.note("no pass has changed anything yet"),
+    }
+    Ok(Exit::Done)
+}
+
+fn write(out: &mut Output, status: &DaemonStatus) -> io::Result<()> {
+    let paint = out.paint;
+    let mut lines: Vec<(&str, String)> = Vec::new();
+    let folder = if status.path.is_empty() { String::new() } else { format!(", folder {}", status.path) };
+    lines.push(("Repository", format!("{} ({}{folder})", status.repository, status.reference)));
+    lines.push(("Daemon", daemon(status)));
+    if let Some(seen) = &status.revision {
+        let rewritten = if seen.rewritten { ", history was rewritten" } else { "" };
+        lines.push(("Newest commit", format!("{} seen {}{rewritten}", short_id(&seen.commit), time(seen.seen_at))));
+    }
+    let commit = |c: &Option<String>| c.as_deref().map_or("none yet".to_owned(), |c| short_id(c).to_owned());
+    lines.push(("In force", commit(&status.good)));
+    lines.push(("Carried out", commit(&status.settled)));
+    lines.push(("Now", doing(status)));
+    if let Some(last) = &status.last {
+        let took = last.ended_at.duration_since(last.began_at).as_secs_f64();
+        let error = last.summary.error.as_ref().map_or_else(String::new, |e| format!(": {e}"));
+        lines.push((
+            "Last pass",
+            format!(
+                "{} commit {} at {}, {}{error}",
+                last.summary.result.as_str(),
+                short_id(&last.commit),
+                time(last.began_at),
+                seconds(took)
+            ),
+        ));
+        if let Some(counts) = &last.summary.counts {
+            lines.push(("Last plan", summary(counts)));
+        }
+    }
+    if let Some(at) = status.retry_at {
+        lines.push(("Tries again", time(at)));
+    }
+    if let Some(at) = status.next_drift_at {
+        lines.push(("Looks for drift", time(at)));
+    }
+    let width = lines.iter().map(|(label, _)| label.len()).max().unwrap_or_default();
+    for (label, text) in &lines {
+        let label = format!("{label}:{}", " ".repeat(width - label.len()));
+        writeln!(out.stdout, "{} {}", paint.bold(&label), terminal(text))?;
+    }
+    troubles(out, status)?;
+    hosts(out, status)
+}
+
+fn daemon(status: &DaemonStatus) -> String {
+    let since = status.started_at.map_or_else(String::new, |at| format!(", since {}", time(at)));
+    format!("drover {}, process {}{since}", status.version, status.pid)
+}
+
+fn doing(status: &DaemonStatus) -> String {
+    let Some(pass) = &status.current else {
+        return match status.phase {
+            Phase::Idle => "idle".into(),
+            phase => format!("{phase:?}").to_lowercase(),
+        };
+    };
+    let phase = format!("{:?}", status.phase).to_lowercase();
+    format!(
+        "{phase} commit {}, {} of {} steps done, {} failed",
+        short_id(&pass.commit),
+        pass.steps_done,
+        pass.steps_total,
+        pass.steps_failed
+    )
+}
+
+/// What runs and what went wrong, each on its own line.
+fn troubles(out: &mut Output, status: &DaemonStatus) -> io::Result<()> {
+    let paint = out.paint;
+    for step in status.current.iter().flat_map(|p| p.steps.values()) {
+        let how = match (&step.retrying, &step.progress) {
+            (Some(error), _) => format!("will be tried again after: {error}"),
+            (None, Some(progress)) => progress::amounts(progress),
+            (None, None) => format!("since {}", time(step.started_at)),
+        };
+        writeln!(out.stdout, "  {}: {}", terminal(&step.summary), terminal(&how))?;
+    }
+    if let Some(error) = &status.fetch.error {
+        let hint = error.hint.as_ref().map_or_else(String::new, |h| format!("; {h}"));
+        let text = format!("since {}: {}{hint}", time(error.since), error.message);
+        writeln!(out.stdout, "{} {}", paint.red("The repository cannot be read"), terminal(&text))?;
+    }
+    if let Some(invalid) = &status.invalid {
+        let label = format!("Commit {} is invalid and changes nothing:", short_id(&invalid.commit));
+        writeln!(out.stdout, "{}", paint.red(&terminal(&label)))?;
+        crate::render::text::findings(&mut out.stdout, &invalid.findings, paint)?;
+    }
+    let Some(last) = status.last.as_ref().filter(|l| l.summary.result != PassResult::Succeeded) else { return Ok(()) };
+    for (step, outcome) in &last.summary.outcomes {
+        let (label, text) = match outcome {
+            Outcome::Failed { error, .. } => ("failed:", error),
+            Outcome::Refused { reason } => ("refused:", reason),
+            _ => continue,
+        };
+        writeln!(out.stdout, "{} step {}: {}", paint.red(label), terminal(step), terminal(text))?;
+    }
+    crate::render::text::findings(&mut out.stdout, &last.summary.findings, paint)
+}
+
+fn hosts(out: &mut Output, status: &DaemonStatus) -> io::Result<()> {
+    if status.hosts.is_empty() {
+        return Ok(());
+    }
+    writeln!(out.stdout)?;
+    let mut table = Table::new(&["HOST", "STATE", "DOMAINS", "SINCE", "WHY"]);
+    for (name, host) in &status.hosts {
+        let (state, domains) =
+            if host.known { ("read", host.domains.to_string()) } else { ("unknown", "-".to_owned()) };
+        let why = host.why.as_deref().unwrap_or("-");
+        table.row([name.as_str(), state, &domains, &time(host.since), why]);
+    }
+    table.write(&mut out.stdout, out.paint)
+}

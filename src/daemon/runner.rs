@@ -1,0 +1,265 @@
+//! The daemon's passes: a commit of the mirror, loaded, observed, planned, carried out, until nothing is left to do.
+
+use super::{Checked, PassRequest, PassResult, PassRunner, PassSummary, PassWatch, Phase, Resting, StopReason};
+use crate::execute::{Event, ExecuteError, Report, Stop, recover};
+use crate::finding::Finding;
+use crate::journal::{Journal, Outcome};
+use crate::kind::settings::Drift;
+use crate::kind::{Desired, Resources};
+use crate::load::{Limits, load};
+use crate::model::{ResourceId, Revision};
+use crate::pass::{Engine, Events};
+use crate::plan::{Plan, PlanOptions};
+use crate::source::git::Mirror;
+use async_trait::async_trait;
+use jiff::Timestamp;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Rounds of one pass: what a round's end shows for the first time (a leftover, a definition that changed under a step) is
+/// put right by the next. More would be a fight with somebody else.
+const ROUNDS: usize = 4;
+
+/// Runs passes for commits of a mirror.
+pub struct Runner {
+    mirror: Arc<Mirror>,
+    path: String,
+    engine: Arc<Engine>,
+    journal: Arc<dyn Journal>,
+    loaded: Mutex<Option<Arc<Desired>>>,
+    carried_out: Mutex<Option<Arc<Desired>>>,
+}
+
+/// What loading a commit gave.
+enum Read {
+    Desired(Arc<Desired>),
+    Invalid(Vec<Finding>),
+    Unreadable(String),
+}
+
+impl Runner {
+    /// Runs passes for the folder `path` of the mirror's commits.
+    pub fn new(mirror: Arc<Mirror>, path: impl Into<String>, engine: Arc<Engine>, journal: Arc<dyn Journal>) -> Self {
+        Self { mirror, path: path.into(), engine, journal, loaded: Mutex::default(), carried_out: Mutex::default() }
+    }
+
+    /// Reads a commit's manifests; the last one read is kept.
+    async fn read(&self, commit: &str) -> Read {
+        let kept = self.loaded.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(desired) = kept
+            && desired.revision.commit.as_deref() == Some(commit)
+        {
+            return Read::Desired(desired);
+        }
+        let (mirror, path, id) = (self.mirror.clone(), self.path.clone(), commit.to_owned());
+        let read = tokio::task::spawn_blocking(move || {
+            let tree = mirror.tree(&id, &path).map_err(|e| e.full())?;
+            let revision = Revision { commit: Some(id), base: None, path: mirror.url().to_string() };
+            Ok::<_, String>(load(&tree, revision, &Limits::default()))
+        })
+        .await;
+        match read {
+            Err(e) => Read::Unreadable(format!("the thread that reads the manifests ended: {e}")),
+            Ok(Err(why)) => Read::Unreadable(why),
+            Ok(Ok(loaded)) => match loaded.desired {
+                None => Read::Invalid(loaded.findings),
+                Some(desired) => {
+                    let desired = Arc::new(desired);
+                    *self.loaded.lock().unwrap_or_else(PoisonError::into_inner) = Some(desired.clone());
+                    Read::Desired(desired)
+                }
+            },
+        }
+    }
+
+    /// What the last pass of an earlier run carried out, by the journal's word.
+    async fn before(&self) -> Option<Arc<Desired>> {
+        if let Some(desired) = &*self.carried_out.lock().unwrap_or_else(PoisonError::into_inner) {
+            return Some(desired.clone());
+        }
+        let journal = self.journal.clone();
+        let passes = tokio::task::spawn_blocking(move || journal.history(20)).await.ok()?.ok()?;
+        let commit = passes.into_iter().find_map(|p| p.commit)?;
+        match self.read(&commit).await {
+            Read::Desired(desired) => Some(desired),
+            Read::Invalid(_) | Read::Unreadable(_) => None,
+        }
+    }
+
+    /// What Git changed since the last pass. Without a record of one, a difference on a machine whose drift is only to be
+    /// reported counts as drift, and every other one as a wish of Git.
+    async fn changed(&self, desired: &Desired) -> Option<BTreeSet<ResourceId>> {
+        match self.before().await {
+            Some(before) => Some(desired.resources.changed_since(&before.resources)),
+            None => Some(all_but_reported(&desired.resources)),
+        }
+    }
+
+    /// One round: observe, plan, carry out. Gives the plan and what was done.
+    async fn round(
+        &self,
+        desired: &Arc<Desired>,
+        options: &PlanOptions,
+        watch: &PassWatch,
+        stop: &Stop,
+    ) -> Result<(Arc<Plan>, Report), ExecuteError> {
+        let fleet = self.engine.writers(&desired.resources);
+        let now = Arc::new(Timestamp::now);
+        recover(self.journal.clone(), &fleet, now)
+            .await
+            .map_err(|source| ExecuteError::Journal { source, report: Report::default() })?;
+        watch.phase(Phase::Observing);
+        let observed = self.engine.observe(&desired.resources).await;
+        watch.observed(&observed);
+        watch.phase(Phase::Planning);
+        // Thousands of machines are more than a moment's work.
+        let (engine, wanted, chosen) = (self.engine.clone(), desired.clone(), options.clone());
+        let plan = tokio::task::spawn_blocking(move || engine.plan(&wanted, &observed, chosen)).await;
+        let plan = Arc::new(plan.map_err(|e| ExecuteError::Plan(format!("planning ended: {e}")))?);
+        watch.planned(plan.clone());
+        if plan.runnable().next().is_none() || stop.drain.is_cancelled() {
+            return Ok((plan, Report::default()));
+        }
+        watch.phase(Phase::Executing);
+        tracing::info!(
+            commit = desired.revision.commit,
+            hash = plan.hash,
+            steps = plan.steps.len(),
+            "carrying out a plan"
+        );
+        let teller = watch.clone();
+        let events: Events = Arc::new(move |event| {
+            log(&event);
+            teller.event(&event);
+        });
+        let report = self.engine.carry_out(desired, &plan, self.journal.clone(), events, stop.clone()).await?;
+        Ok((plan, report))
+    }
+}
+
+#[async_trait]
+impl PassRunner for Runner {
+    async fn check(&self, commit: &str) -> Checked {
+        match self.read(commit).await {
+            Read::Desired(_) => Checked::Valid,
+            Read::Invalid(findings) => Checked::Invalid(findings),
+            Read::Unreadable(why) => Checked::Unreadable(why),
+        }
+    }
+
+    async fn run(&self, request: PassRequest, watch: PassWatch, stop: Stop) -> PassSummary {
+        watch.phase(Phase::Loading);
+        let changed_by_commit = !request.drift_only;
+        let base = if changed_by_commit { self.before().await } else { None };
+        let desired = match self.read(&request.commit).await {
+            Read::Desired(desired) => desired,
+            Read::Invalid(findings) => {
+                return PassSummary { result: PassResult::Invalid, findings, ..PassSummary::default() };
+            }
+            Read::Unreadable(why) => {
+                return PassSummary { result: PassResult::Unreadable, error: Some(why), ..PassSummary::default() };
+            }
+        };
+        let is_new = base.is_none_or(|b| b.revision.commit != desired.revision.commit);
+        if changed_by_commit && is_new {
+            self.engine.wake_all();
+        }
+        let options = PlanOptions {
+            drift_only: request.drift_only,
+            changed: self.changed(&desired).await,
+            ..PlanOptions::default()
+        };
+        let mut summary = PassSummary { result: PassResult::Succeeded, ..PassSummary::default() };
+        for _ in 0..ROUNDS {
+            match self.round(&desired, &options, &watch, &stop).await {
+                Ok((plan, report)) => {
+                    let acted = report.outcomes.values().any(|o| matches!(o, Outcome::Done | Outcome::Refused { .. }));
+                    summary.plan_hash = Some(plan.hash.clone());
+                    summary.counts = Some(plan.summary);
+                    summary.findings.clone_from(&plan.findings);
+                    summary.result = judge(&plan, &report, &watch);
+                    summary.outcomes.extend(report.outcomes);
+                    if !acted || matches!(summary.result, PassResult::Superseded | PassResult::Interrupted) {
+                        break;
+                    }
+                }
+                Err(error) => {
+                    summary.result = PassResult::Failed;
+                    let source = std::error::Error::source(&error).map(|s| format!(": {s}")).unwrap_or_default();
+                    summary.error = Some(format!("{error}{source}"));
+                    tracing::error!(error = summary.error, "a pass could not go on");
+                    break;
+                }
+            }
+        }
+        let finished = matches!(summary.result, PassResult::Succeeded | PassResult::Incomplete);
+        if finished {
+            *self.carried_out.lock().unwrap_or_else(PoisonError::into_inner) = Some(desired);
+        }
+        let resting = self.engine.resting();
+        summary.again_at = resting.values().map(|b| b.until).min();
+        summary.backing_off = resting
+            .into_iter()
+            .map(|(id, b)| (id, Resting { until: b.until, error: b.error, failures: b.failures }))
+            .collect();
+        summary
+    }
+}
+
+/// Every resource but machines whose drift is only to be reported.
+fn all_but_reported(resources: &Resources) -> BTreeSet<ResourceId> {
+    let default = resources.the_settings().drift;
+    let reported: BTreeSet<ResourceId> = resources
+        .virtual_machines
+        .values()
+        .filter(|m| m.spec.drift.unwrap_or(default) == Drift::Report)
+        .map(|m| m.id())
+        .collect();
+    resources.ids().map(|(id, _, _)| id).filter(|id| !reported.contains(id)).collect()
+}
+
+/// How a round ended.
+fn judge(plan: &Plan, report: &Report, watch: &PassWatch) -> PassResult {
+    match watch.stopped_because() {
+        Some(StopReason::Superseded) => return PassResult::Superseded,
+        Some(StopReason::ShuttingDown) => return PassResult::Interrupted,
+        None => {}
+    }
+    let any = |test: fn(&Outcome) -> bool| report.outcomes.values().any(test);
+    if any(|o| matches!(o, Outcome::Failed { .. } | Outcome::Refused { .. })) {
+        PassResult::Failed
+    } else if plan.is_incomplete()
+        || plan.steps.iter().any(crate::plan::Step::is_blocked)
+        || plan.findings.iter().any(Finding::is_error)
+        || any(|o| matches!(o, Outcome::Skipped { .. } | Outcome::Interrupted))
+    {
+        PassResult::Incomplete
+    } else {
+        PassResult::Succeeded
+    }
+}
+
+/// One line for each step that begins, fails or ends.
+fn log(event: &Event) {
+    match event {
+        Event::Started { step, resource, summary } => tracing::info!(step, %resource, "{summary}"),
+        Event::Retrying { step, error, after } => {
+            tracing::warn!(step, error, after_seconds = after.as_secs_f64(), "a step is tried again");
+        }
+        Event::Finished { step, outcome: Outcome::Failed { error, .. }, took } => {
+            tracing::error!(step, error, seconds = took.as_secs_f64(), "a step failed");
+        }
+        Event::Finished { step, outcome: Outcome::Refused { reason }, .. } => {
+            tracing::warn!(step, reason, "a step was refused");
+        }
+        Event::Finished { step, outcome: Outcome::Skipped { reason }, .. } => {
+            tracing::warn!(step, reason, "a step was skipped");
+        }
+        Event::Finished { step, outcome, took } => {
+            tracing::info!(step, ?outcome, seconds = took.as_secs_f64(), "a step ended");
+        }
+        Event::Progress { step, progress } => {
+            tracing::debug!(step, processed = progress.processed, remaining = progress.remaining, "progress");
+        }
+    }
+}

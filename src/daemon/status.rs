@@ -1,0 +1,394 @@
+//! What the daemon is doing, as one plain value: published on a watch channel, served by http, shown by the CLI.
+
+use crate::execute::Event;
+use crate::finding::Finding;
+use crate::journal::Outcome;
+use crate::model::ResourceId;
+use crate::observed::{Observed, Progress, Reading};
+use crate::plan::Summary;
+use crate::source::git::GitErrorKind;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Version of the status' JSON form; keys are only added within a major version.
+pub const STATUS_VERSION: &str = "1.0";
+
+/// The whole status.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DaemonStatus {
+    /// Version of this form.
+    pub format_version: String,
+    /// Drover's version.
+    pub version: String,
+    /// When the daemon began.
+    pub started_at: Option<Timestamp>,
+    /// Its process.
+    pub pid: u32,
+    /// The repository, without credentials.
+    pub repository: String,
+    /// What of it is followed.
+    pub reference: String,
+    /// The folder in it.
+    pub path: String,
+    /// What goes on.
+    pub phase: Phase,
+    /// The newest commit that was seen.
+    pub revision: Option<SeenRevision>,
+    /// The commit in force: the newest one whose manifests are valid.
+    pub good: Option<String>,
+    /// The newest commit that was carried out completely.
+    pub settled: Option<String>,
+    /// Why the newest commit is not in force, where it is not.
+    pub invalid: Option<InvalidRevision>,
+    /// How fetching goes.
+    pub fetch: FetchStatus,
+    /// The pass that runs.
+    pub current: Option<CurrentPass>,
+    /// The pass that ended last.
+    pub last: Option<LastPass>,
+    /// Hosts as they were read last.
+    pub hosts: BTreeMap<String, HostReading>,
+    /// When drift is looked for next.
+    pub next_drift_at: Option<Timestamp>,
+    /// When what failed is tried again.
+    pub retry_at: Option<Timestamp>,
+    /// Passes that did not succeed, in a row.
+    pub failures: u32,
+}
+
+/// What goes on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Phase {
+    /// Waiting for something to happen.
+    #[default]
+    Idle,
+    /// Asking the repository for news.
+    Fetching,
+    /// Checking the manifests of a new commit.
+    Loading,
+    /// Reading the hosts.
+    Observing,
+    /// Comparing.
+    Planning,
+    /// Carrying a plan out.
+    Executing,
+    /// Letting running steps end, because a newer commit came or the daemon was asked to stop.
+    Draining,
+}
+
+/// A commit of the repository.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SeenRevision {
+    /// Its id.
+    pub commit: String,
+    /// When it was seen first.
+    pub seen_at: Timestamp,
+    /// Whether it does not descend from the one before: somebody pushed with force.
+    pub rewritten: bool,
+}
+
+/// A commit that changes nothing, because it has errors.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InvalidRevision {
+    /// Its id.
+    pub commit: String,
+    /// When that was found.
+    pub since: Timestamp,
+    /// What is wrong.
+    pub findings: Vec<Finding>,
+}
+
+/// How fetching goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct FetchStatus {
+    /// When the repository answered last.
+    pub succeeded_at: Option<Timestamp>,
+    /// Why it does not answer now.
+    pub error: Option<FetchError>,
+    /// When it is asked next, unless something else tells of news.
+    pub next_at: Option<Timestamp>,
+    /// Whether changes of a local repository are noticed at once.
+    pub watching: bool,
+}
+
+/// Why the repository cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FetchError {
+    /// The sort of error.
+    pub kind: GitErrorKind,
+    /// What is wrong.
+    pub message: String,
+    /// What to do.
+    pub hint: Option<String>,
+    /// Since when.
+    pub since: Timestamp,
+    /// Attempts in a row.
+    pub failures: u32,
+}
+
+/// A pass that runs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CurrentPass {
+    /// The commit that it carries out.
+    pub commit: String,
+    /// Why it runs.
+    pub reason: Reason,
+    /// Whether it only looks for drift.
+    pub drift_only: bool,
+    /// When it began.
+    pub began_at: Timestamp,
+    /// Steps that run now, by id.
+    pub steps: BTreeMap<String, StepStatus>,
+    /// Steps that ended well.
+    pub steps_done: u32,
+    /// Steps that ended otherwise.
+    pub steps_failed: u32,
+    /// Steps of the plan.
+    pub steps_total: u32,
+}
+
+/// A step that runs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StepStatus {
+    /// Its resource.
+    pub resource: ResourceId,
+    /// Its one-line summary.
+    pub summary: String,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// How far it is.
+    pub progress: Option<Progress>,
+    /// What its last attempt failed with, while it waits for the next.
+    pub retrying: Option<String>,
+}
+
+/// Why a pass runs. For people; it decides nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reason {
+    /// The daemon has just started.
+    FirstPass,
+    /// A new commit.
+    Commit,
+    /// The last pass did not succeed.
+    Retry,
+    /// It was time to look for drift.
+    Drift,
+    /// A host told that something changed.
+    HostEvent,
+    /// Somebody asked (SIGHUP).
+    Requested,
+}
+
+/// A pass that ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LastPass {
+    /// The commit that it carried out.
+    pub commit: String,
+    /// Why it ran.
+    pub reason: Reason,
+    /// Whether it only looked for drift.
+    pub drift_only: bool,
+    /// When it began.
+    pub began_at: Timestamp,
+    /// When it ended.
+    pub ended_at: Timestamp,
+    /// How it ended, and what it did.
+    #[serde(flatten)]
+    pub summary: PassSummary,
+}
+
+/// How a pass ended, and what it did: the answer of a [`super::PassRunner`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PassSummary {
+    /// How it ended.
+    pub result: PassResult,
+    /// What went wrong with the pass as a whole.
+    pub error: Option<String>,
+    /// The plan's hash.
+    pub plan_hash: Option<String>,
+    /// The plan's counts.
+    pub counts: Option<Summary>,
+    /// Steps that were begun, by id, and how they ended.
+    pub outcomes: BTreeMap<String, Outcome>,
+    /// What there is to say.
+    pub findings: Vec<Finding>,
+    /// Steps that rest after a failure, by id.
+    pub backing_off: BTreeMap<String, Resting>,
+    /// When to try again; the daemon backs off by itself where that is not said.
+    pub again_at: Option<Timestamp>,
+}
+
+/// How a pass ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum PassResult {
+    /// Everything is as Git says.
+    Succeeded,
+    /// Something waits: a host that could not be read, a guard rail, a window.
+    Incomplete,
+    /// Something failed.
+    #[default]
+    Failed,
+    /// It ended early because a newer commit came.
+    Superseded,
+    /// It ended early because the daemon was asked to stop.
+    Interrupted,
+    /// The manifests have errors after all.
+    Invalid,
+    /// The commit's files could not be read: the mirror is damaged.
+    Unreadable,
+}
+
+impl PassResult {
+    /// As a label of metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Succeeded => "succeeded",
+            Self::Incomplete => "incomplete",
+            Self::Failed => "failed",
+            Self::Superseded => "superseded",
+            Self::Interrupted => "interrupted",
+            Self::Invalid => "invalid",
+            Self::Unreadable => "unreadable",
+        }
+    }
+}
+
+/// A step that rests after a failure.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Resting {
+    /// Not before.
+    pub until: Timestamp,
+    /// What it failed with.
+    pub error: String,
+    /// How often in a row.
+    pub failures: u32,
+}
+
+/// A host as it was read last.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HostReading {
+    /// Whether it could be read.
+    pub known: bool,
+    /// Why not.
+    pub why: Option<String>,
+    /// When it was read, or was tried to be.
+    pub read_at: Timestamp,
+    /// Since when it has been as `known` says.
+    pub since: Timestamp,
+    /// Domains on it.
+    pub domains: usize,
+}
+
+impl DaemonStatus {
+    /// Takes over what was observed.
+    pub(super) fn observe(&mut self, observed: &Observed) {
+        let mut before = std::mem::take(&mut self.hosts);
+        for (name, reading) in &observed.hosts {
+            let (known, why, domains) = match reading {
+                Reading::Present(state) => (true, None, state.domains.len()),
+                Reading::Unknown { why } => (false, Some(why.clone()), 0),
+            };
+            let read_at = observed.taken_at;
+            let since = before.remove(name).filter(|b| b.known == known).map_or(read_at, |b| b.since);
+            self.hosts.insert(name.clone(), HostReading { known, why, read_at, since, domains });
+        }
+    }
+
+    /// Takes over what happened to a step of the current pass.
+    pub(super) fn step(&mut self, event: &Event, now: Timestamp) {
+        let Some(pass) = &mut self.current else { return };
+        match event {
+            Event::Started { step, resource, summary } => {
+                let status = StepStatus {
+                    resource: resource.clone(),
+                    summary: summary.clone(),
+                    started_at: now,
+                    progress: None,
+                    retrying: None,
+                };
+                pass.steps.insert(step.clone(), status);
+            }
+            Event::Progress { step, progress } => {
+                if let Some(status) = pass.steps.get_mut(step) {
+                    status.progress = Some(progress.clone());
+                    status.retrying = None;
+                }
+            }
+            Event::Retrying { step, error, .. } => {
+                if let Some(status) = pass.steps.get_mut(step) {
+                    status.retrying = Some(error.clone());
+                }
+            }
+            Event::Finished { step, outcome, .. } => {
+                pass.steps.remove(step);
+                match outcome {
+                    Outcome::Done | Outcome::AlreadyDone => pass.steps_done += 1,
+                    _ => pass.steps_failed += 1,
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observed::HostState;
+
+    #[test]
+    fn a_host_keeps_the_moment_since_which_it_has_been_unknown() {
+        let at = |s: i64| Timestamp::from_second(s).unwrap();
+        let unknown = |t| {
+            let mut observed = Observed::empty(at(t));
+            observed.hosts.insert("a".into(), Reading::Unknown { why: "no route".into() });
+            observed
+        };
+        let mut status = DaemonStatus::default();
+        status.observe(&unknown(10));
+        status.observe(&unknown(20));
+        assert_eq!((status.hosts["a"].since, status.hosts["a"].read_at), (at(10), at(20)));
+        let mut known = Observed::empty(at(30));
+        known.hosts.insert("a".into(), Reading::Present(HostState::default()));
+        status.observe(&known);
+        assert!(status.hosts["a"].known && status.hosts["a"].since == at(30));
+    }
+
+    #[test]
+    fn a_step_is_shown_while_it_runs_and_counted_when_it_ended() {
+        let mut status = DaemonStatus {
+            current: Some(CurrentPass {
+                commit: "c".into(),
+                reason: Reason::Commit,
+                drift_only: false,
+                began_at: Timestamp::UNIX_EPOCH,
+                steps: BTreeMap::new(),
+                steps_done: 0,
+                steps_failed: 0,
+                steps_total: 1,
+            }),
+            ..DaemonStatus::default()
+        };
+        let resource = ResourceId::new("VirtualMachine".into(), "web-1");
+        let now = Timestamp::UNIX_EPOCH;
+        status.step(&Event::Started { step: "s".into(), resource, summary: "move it".into() }, now);
+        let progress = Progress { processed: 7, ..Progress::default() };
+        status.step(&Event::Progress { step: "s".into(), progress: progress.clone() }, now);
+        assert_eq!(status.current.as_ref().unwrap().steps["s"].progress, Some(progress));
+        let took = std::time::Duration::ZERO;
+        status.step(&Event::Finished { step: "s".into(), outcome: Outcome::Done, took }, now);
+        let pass = status.current.unwrap();
+        assert!(pass.steps.is_empty() && pass.steps_done == 1 && pass.steps_failed == 0);
+    }
+}
