@@ -113,7 +113,7 @@ impl Writer {
                 writeln!(out, "      {symbol} {path}:{notes}")?;
                 for (sign, line) in lines {
                     let painted = match sign {
-                        Sign::Same => format!("  {line}").into(),
+                        Sign::Same => format!("  {line}"),
                         Sign::Added => self.paint.green(&format!("+ {line}")).into_owned(),
                         Sign::Removed => self.paint.red(&format!("- {line}")).into_owned(),
                         Sign::Note => self.paint.dim(line).into_owned(),
