@@ -72,7 +72,7 @@ fn head(view: &View<'_>) -> String {
         "**{}**\n\nFor {}, observed at {}.\n",
         text(&clip(&view.conclusion(), 300)),
         text(&clip(&view.revision(), 300)),
-        view.plan.observed_at
+        view::time(view.plan.observed_at)
     );
     out
 }
@@ -290,7 +290,7 @@ fn cut(sections: &mut [Section], room: usize) {
             index += 1;
             keep
         });
-        cut.sort_by(|a, b| b.0.cmp(&a.0));
+        cut.sort_by_key(|(size, _)| std::cmp::Reverse(*size));
         section.cut = cut.into_iter().map(|(_, name)| name).collect();
     }
 }
@@ -403,7 +403,7 @@ fn clip(text: &str, most: usize) -> String {
 
 /// A sentence of Drover's: names stand in backticks, which become code. Everything between is text.
 fn prose(sentence: &str) -> String {
-    if sentence.matches('`').count() % 2 != 0 {
+    if !sentence.matches('`').count().is_multiple_of(2) {
         return text(sentence);
     }
     sentence.split('`').enumerate().map(|(i, part)| if i % 2 == 0 { text(part) } else { code(part) }).collect()

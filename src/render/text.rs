@@ -46,7 +46,7 @@ struct Writer {
 
 impl Writer {
     fn head(&self, out: &mut dyn Write, view: &View<'_>) -> io::Result<()> {
-        writeln!(out, "Plan for {}, observed at {}.", terminal(&view.revision()), view.plan.observed_at)?;
+        writeln!(out, "Plan for {}, observed at {}.", terminal(&view.revision()), view::time(view.plan.observed_at))?;
         if !view.symbols.is_empty() {
             writeln!(out, "\nSymbols:")?;
             for symbol in &view.symbols {
@@ -113,7 +113,7 @@ impl Writer {
                 writeln!(out, "      {symbol} {path}:{notes}")?;
                 for (sign, line) in lines {
                     let painted = match sign {
-                        Sign::Same => format!("  {line}").into(),
+                        Sign::Same => format!("  {line}"),
                         Sign::Added => self.paint.green(&format!("+ {line}")).into_owned(),
                         Sign::Removed => self.paint.red(&format!("- {line}")).into_owned(),
                         Sign::Note => self.paint.dim(line).into_owned(),
