@@ -47,7 +47,7 @@ pub fn run(args: &ApplyArgs, global: &Global, out: &mut Output) -> Result<Exit, 
     if let Some(saved) = &saved {
         check_same(saved, &plan, "the saved plan does not fit what is there now")?;
     }
-    text::write(&mut out.stdout, &plan, text::Options { colour: out.paint.0, full: args.full })?;
+    show(&plan, args, out)?;
     let runnable = plan.runnable().count();
     if runnable == 0 {
         return Ok(exit::of_plan(&plan, false));
@@ -76,6 +76,15 @@ pub fn run(args: &ApplyArgs, global: &Global, out: &mut Output) -> Result<Exit, 
         _ => {}
     }
     Ok(exit::of_outcomes(&plan, report.outcomes.values()))
+}
+
+/// Shows the plan. Who approved it beforehand need not read it; otherwise nothing is done that could not be seen.
+fn show(plan: &Plan, args: &ApplyArgs, out: &mut Output) -> Result<(), CliError> {
+    match text::write(&mut out.stdout, plan, text::Options { colour: out.paint.0, full: args.full }) {
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe && args.auto_approve => Ok(()),
+        Err(e) => Err(CliError::failed("the plan could not be shown, so nothing was done").caused_by(e)),
+        Ok(()) => Ok(()),
+    }
 }
 
 fn is_simulated(desired: &Desired, step: &Step) -> bool {

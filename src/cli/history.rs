@@ -7,7 +7,7 @@ use super::settings;
 use crate::journal::{Journal, Outcome, PassRecord, Sqlite, StepRecord};
 use crate::render::escape::line as terminal;
 use crate::render::json;
-use crate::render::view::{seconds, short_id};
+use crate::render::view::{seconds, short_id, time};
 use jiff::Timestamp;
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -75,9 +75,4 @@ fn step(step: &StepRecord) -> String {
 
 fn took(from: Timestamp, to: Option<Timestamp>) -> String {
     to.map_or_else(String::new, |to| format!(", {}", seconds(to.duration_since(from).as_secs_f64())))
-}
-
-/// To the second: nobody reads more.
-pub fn time(at: Timestamp) -> String {
-    at.strftime("%Y-%m-%d %H:%M:%SZ").to_string()
 }

@@ -19,7 +19,10 @@ pub fn run(args: &ObserveArgs, global: &Global, out: &mut Output) -> Result<Exit
         ObservedFormat::Table => table::observed(&mut out.stdout, &observed, out.paint)?,
         ObservedFormat::Json => json::write(&mut out.stdout, &observed)?,
         ObservedFormat::Yaml => {
-            let text = serde_yaml::to_string(&observed)
+            // By way of JSON's values: the same keys in both forms, and no YAML tags.
+            let value = serde_json::to_value(&observed)
+                .map_err(|e| CliError::failed("the observation cannot be written as YAML").caused_by(e))?;
+            let text = serde_yaml::to_string(&value)
                 .map_err(|e| CliError::failed("the observation cannot be written as YAML").caused_by(e))?;
             out.stdout.write_all(text.as_bytes())?;
         }

@@ -2,7 +2,7 @@
 
 use super::args::{Global, RecordFormat, StatusArgs};
 use super::exit::{CliError, Exit};
-use super::history::{self, time};
+use super::history;
 use super::output::Output;
 use super::{fetch, progress};
 use crate::daemon::{DaemonStatus, PassResult, Phase, STATUS_VERSION};
@@ -10,7 +10,7 @@ use crate::journal::Outcome;
 use crate::render::escape::line as terminal;
 use crate::render::json;
 use crate::render::table::Table;
-use crate::render::view::{seconds, short_id, summary};
+use crate::render::view::{seconds, short_id, summary, time};
 use std::io::{self, Write};
 
 /// Runs the command.

@@ -72,7 +72,7 @@ fn head(view: &View<'_>) -> String {
         "**{}**\n\nFor {}, observed at {}.\n",
         text(&clip(&view.conclusion(), 300)),
         text(&clip(&view.revision(), 300)),
-        view.plan.observed_at
+        view::time(view.plan.observed_at)
     );
     out
 }
@@ -290,7 +290,7 @@ fn cut(sections: &mut [Section], room: usize) {
             index += 1;
             keep
         });
-        cut.sort_by_key(|c| std::cmp::Reverse(c.0));
+        cut.sort_by_key(|(size, _)| std::cmp::Reverse(*size));
         section.cut = cut.into_iter().map(|(_, name)| name).collect();
     }
 }

@@ -2,7 +2,7 @@
 
 use super::Paint;
 use super::escape::line as terminal;
-use super::view::{bytes, seconds};
+use super::view::{bytes, seconds, time};
 use crate::observed::{DomainState, HostState, JobOperation, Observed, Reading, RunState};
 use std::io::{self, Write};
 
@@ -57,7 +57,7 @@ impl Table {
 
 /// Writes an observation: its hosts, then the pools and domains on them.
 pub fn observed(out: &mut dyn Write, observed: &Observed, paint: Paint) -> io::Result<()> {
-    writeln!(out, "Observed at {}.\n", observed.taken_at)?;
+    writeln!(out, "Observed at {}.\n", time(observed.taken_at))?;
     let mut hosts = Table::new(&["HOST", "STATE", "HYPERVISOR", "CPUS", "MEMORY", "FREE", "DOMAINS", "RUNNING"]);
     let mut pools = Table::new(&["HOST", "POOL", "STATE", "CAPACITY", "FREE", "VOLUMES"]);
     let mut domains = Table::new(&["HOST", "DOMAIN", "STATE", "DEFINITION", "AUTOSTART", "OWNER", "JOB", "UUID"]);

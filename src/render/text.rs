@@ -46,7 +46,7 @@ struct Writer {
 
 impl Writer {
     fn head(&self, out: &mut dyn Write, view: &View<'_>) -> io::Result<()> {
-        writeln!(out, "Plan for {}, observed at {}.", terminal(&view.revision()), view.plan.observed_at)?;
+        writeln!(out, "Plan for {}, observed at {}.", terminal(&view.revision()), view::time(view.plan.observed_at))?;
         if !view.symbols.is_empty() {
             writeln!(out, "\nSymbols:")?;
             for symbol in &view.symbols {

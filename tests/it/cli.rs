@@ -584,3 +584,15 @@ fn a_dry_run_leaves_no_trace() {
     let there: Vec<_> = std::fs::read_dir(world.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(there, ["fleet"]);
 }
+
+#[test]
+fn apply_goes_on_when_nobody_reads_its_output() {
+    let world = fleet();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_drover"));
+    command.args(APPLY).current_dir(world.path()).env_clear().env("DROVER_SIM_STATE", world.path().join("sim.json"));
+    let status = command.stdout(writer).stderr(Stdio::null()).status().unwrap();
+    assert_eq!(status.code(), Some(0));
+    assert!(simulated(&world, &["plan", "fleet"]).1.contains("No changes."), "exit 0 means that it was done");
+}
