@@ -184,7 +184,7 @@ seen, last = status["revision"]["seenAt"], status["last"]
 if last["commit"] == status["revision"]["commit"]:
     print("  push to detection {:.2f} s, detection to pass {:.2f} s, the pass {:.2f} s".format(seconds(seen) - pushed,
         seconds(last["beganAt"]) - seconds(seen), seconds(last["endedAt"]) - seconds(last["beganAt"])))' "$pushed" || true
-drover history -n 1
+drover history -n 1 --state "$WORK/state"
 drover status
 
 say "The plan now"
