@@ -2,8 +2,10 @@
 //! and what to do. Findings are collected, never thrown one at a time.
 
 mod code;
+mod suggest;
 
 pub use code::Code;
+pub use suggest::nearest;
 
 use crate::model::ResourceId;
 use schemars::JsonSchema;

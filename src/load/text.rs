@@ -11,22 +11,6 @@ pub(super) fn shorten(text: &str) -> String {
     short
 }
 
-/// The candidate that somebody probably meant, if one is near enough: at most a third of its letters differ.
-pub(crate) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    // Long words are not typing errors of field names, and the distance costs their product.
-    if word.len() > 64 {
-        return None;
-    }
-    let lower = word.to_lowercase();
-    candidates
-        .into_iter()
-        .filter(|c| c.len() <= 64)
-        .map(|c| (strsim::osa_distance(&lower, &c.to_lowercase()), c))
-        .filter(|(d, c)| *d <= (c.chars().count().max(3) / 3))
-        .min_by_key(|(d, c)| (*d, *c))
-        .map(|(_, c)| c)
-}
-
 /// `a`, `b` or `c`: quoted words, at most 12 of them.
 pub(super) fn list<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
     let words: Vec<String> = words.into_iter().map(|w| format!("`{}`", shorten(w))).collect();
@@ -60,17 +44,6 @@ pub(super) fn path(pointer: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn near_words_are_found_and_far_ones_are_not() {
-        let fields = ["memory", "maxMemory", "machine", "cpus", "host"];
-        assert_eq!(nearest("memroy", fields), Some("memory"));
-        assert_eq!(nearest("Memory", fields), Some("memory"));
-        assert_eq!(nearest("cpu", fields), Some("cpus"));
-        assert_eq!(nearest("hots", fields), Some("host"));
-        assert_eq!(nearest("banana", fields), None);
-        assert_eq!(nearest(&"m".repeat(1 << 20), fields), None);
-    }
 
     #[test]
     fn pointers_read_as_people_write_them() {

@@ -12,7 +12,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("domain_xml", &["finding", "model", "observed"]),
     ("action", &["finding", "model", "observed", "domain_xml"]),
     ("kind", &["finding", "model", "observed", "domain_xml", "action"]),
-    ("load", &["finding", "model", "observed", "domain_xml", "action", "kind"]),
+    // The list of published schemas has the plan's too.
+    ("load", &["finding", "model", "observed", "domain_xml", "action", "kind", "plan"]),
     ("plan", &["finding", "model", "observed", "domain_xml", "action", "kind"]),
     ("render", &["finding", "model", "observed", "domain_xml", "action", "kind", "load", "plan"]),
     // First floor: the outside world. None of these knows another.

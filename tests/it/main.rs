@@ -9,5 +9,6 @@ mod lab;
 mod libvirt;
 mod load;
 mod render;
+mod rules;
 mod schemas;
 mod simulation;
