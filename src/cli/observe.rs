@@ -14,12 +14,15 @@ pub fn run(args: &ObserveArgs, global: &Global, out: &mut Output) -> Result<Exit
     settings::log(&config, true)?;
     let opened = source::open(&args.source, &config)?;
     let Some(desired) = manifests::load(&opened, out)? else { return Ok(Exit::Invalid) };
-    let observed = Engine::for_reading(&config)?.observe(&desired)?;
+    let observed = Engine::new(&config)?.observe(&desired);
     match args.output {
         ObservedFormat::Table => table::observed(&mut out.stdout, &observed, out.paint)?,
         ObservedFormat::Json => json::write(&mut out.stdout, &observed)?,
         ObservedFormat::Yaml => {
-            let text = serde_yaml::to_string(&observed)
+            // By way of JSON's values: the same keys in both forms, and no YAML tags.
+            let value = serde_json::to_value(&observed)
+                .map_err(|e| CliError::failed("the observation cannot be written as YAML").caused_by(e))?;
+            let text = serde_yaml::to_string(&value)
                 .map_err(|e| CliError::failed("the observation cannot be written as YAML").caused_by(e))?;
             out.stdout.write_all(text.as_bytes())?;
         }

@@ -73,7 +73,7 @@ fn local(repository: &LocalRepository, rev: &str, args: &SourceArgs) -> Result<O
 
 fn remote(args: &SourceArgs, config: &Config) -> Result<Opened, CliError> {
     let scratch = Scratch::new()?;
-    let mut limits = config.fetch.clone();
+    let mut limits = config.fetch;
     // A revision that is not the newest may be asked for.
     limits.shallow = false;
     let mirror = Mirror::open(&args.path, &scratch.0, &config.git, limits)?;

@@ -2,10 +2,10 @@
 //! and what to do. Findings are collected, never thrown one at a time.
 
 mod code;
-mod suggest;
+mod nearest;
 
 pub use code::Code;
-pub use suggest::nearest;
+pub(crate) use nearest::nearest;
 
 use crate::model::ResourceId;
 use schemars::JsonSchema;

@@ -6,7 +6,7 @@ pub mod settings;
 pub mod storage_pool;
 pub mod virtual_machine;
 
-use crate::finding::{self, Code, Finding};
+use crate::finding::{Code, Finding};
 use crate::model::{KindName, Manifest, Metadata, Origin, ResourceId, Revision};
 use crate::plan::{Context, Drafts};
 use schemars::JsonSchema;
@@ -156,7 +156,7 @@ impl Resources {
         }
         let message =
             format!("`{}` refers to the {kind} `{}`, which is not declared", from.name(), name.escape_debug());
-        let hint = match finding::nearest(name, self.names(kind)) {
+        let hint = match crate::finding::nearest(name, self.names(kind)) {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("declare a {kind} of this name, or name another one"),
         };

@@ -1,8 +1,8 @@
 //! Tables for the terminal: what was observed, and what was done.
 
 use super::Paint;
-use super::escape::line;
-use super::view::{bytes, seconds};
+use super::escape::line as terminal;
+use super::view::{bytes, seconds, time};
 use crate::observed::{DomainState, HostState, JobOperation, Observed, Reading, RunState};
 use std::io::{self, Write};
 
@@ -20,7 +20,7 @@ impl Table {
 
     /// Adds a row; its text is escaped here.
     pub fn row<S: AsRef<str>>(&mut self, cells: impl IntoIterator<Item = S>) {
-        self.rows.push(cells.into_iter().map(|c| line(c.as_ref()).into_owned()).collect());
+        self.rows.push(cells.into_iter().map(|c| terminal(c.as_ref()).into_owned()).collect());
     }
 
     /// Whether it has no rows.
@@ -57,7 +57,7 @@ impl Table {
 
 /// Writes an observation: its hosts, then the pools and domains on them.
 pub fn observed(out: &mut dyn Write, observed: &Observed, paint: Paint) -> io::Result<()> {
-    writeln!(out, "Observed at {}.\n", observed.taken_at)?;
+    writeln!(out, "Observed at {}.\n", time(observed.taken_at))?;
     let mut hosts = Table::new(&["HOST", "STATE", "HYPERVISOR", "CPUS", "MEMORY", "FREE", "DOMAINS", "RUNNING"]);
     let mut pools = Table::new(&["HOST", "POOL", "STATE", "CAPACITY", "FREE", "VOLUMES"]);
     let mut domains = Table::new(&["HOST", "DOMAIN", "STATE", "DEFINITION", "AUTOSTART", "OWNER", "JOB", "UUID"]);
@@ -109,7 +109,7 @@ pub fn observed(out: &mut dyn Write, observed: &Observed, paint: Paint) -> io::R
         writeln!(out)?;
     }
     for (host, why) in unknown {
-        writeln!(out, "{} {} could not be read: {}", paint.yellow("unknown:"), line(host), line(why))?;
+        writeln!(out, "{} {} could not be read: {}", paint.yellow("unknown:"), terminal(host), terminal(why))?;
     }
     Ok(())
 }

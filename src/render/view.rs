@@ -353,6 +353,11 @@ pub fn estimate(estimate: &Estimate) -> Vec<String> {
     parts
 }
 
+/// A moment for people, to the second and in UTC: `2026-11-22 07:00:00Z`.
+pub fn time(at: jiff::Timestamp) -> String {
+    at.strftime("%Y-%m-%d %H:%M:%SZ").to_string()
+}
+
 /// A length of time for people: `0.4 s`, `12 s`, `3 min 20 s`, `2 h 5 min`.
 pub fn seconds(seconds: f64) -> String {
     if !seconds.is_finite() || seconds < 0.0 {

@@ -121,7 +121,7 @@ impl World {
             .spawn()
             .map_err(|e| format!("setsid: {e}"))?;
         let life = reaper.stdin.take().ok_or("no pipe to the reaper")?;
-        let mut world = Self { state, hosts: Vec::new(), next_guest: AtomicU16::new(1), life: life, reaper };
+        let mut world = Self { state, hosts: Vec::new(), next_guest: AtomicU16::new(1), life, reaper };
         let up = world.command(600, &["up", "--hosts", &hosts.to_string()]).output().map_err(|e| e.to_string())?;
         if !up.status.success() {
             return Err(format!("lab.sh up failed: {}", text(&up.stderr)));
@@ -584,7 +584,7 @@ fn a_lab_goes_with_its_owner_and_leaves_nothing() {
     vm.define("a", &["boot=none", "mem=64"]);
     vm.start("a");
     std::mem::forget(vm);
-    let in_client = world.client_command("sleep", &["1000"]).spawn().unwrap();
+    let mut in_client = world.client_command("sleep", &["1000"]).spawn().unwrap();
     let mut pids: Vec<String> = vec![in_client.id().to_string()];
     for namespace in &before {
         let out = Command::new("ip").args(["netns", "pids", namespace]).output().unwrap();
@@ -599,6 +599,7 @@ fn a_lab_goes_with_its_owner_and_leaves_nothing() {
 
     assert_eq!(namespaces(), Vec::<String>::new());
     assert!(!state.exists(), "{} is still there", state.display());
+    in_client.wait().unwrap();
     let alive: Vec<_> = pids.iter().filter(|p| exists(p)).collect();
     assert!(alive.is_empty(), "processes {alive:?} are still there");
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();

@@ -1,5 +1,9 @@
 //! The executor and the planner in the simulated world: order, limits, faults, crashes, convergence. Every test runs in
 //! paused time, so an hour of migration costs nothing, and nothing depends on how busy the machine is.
 
+mod actions;
+mod converge;
+mod crash;
 mod executor;
+mod scenario;
 mod support;

@@ -1,0 +1,182 @@
+//! Plans converge: whatever Git wants and whatever is there, carrying the plan out and planning anew gives nothing to do.
+
+use super::scenario::{Dice, HOSTS, by_hand, desired, ground, machines, meddle};
+use super::support::{Run, now, paused};
+use drover::action::{Action, MachineAction};
+use drover::execute::recover;
+use drover::journal::Journal;
+use drover::kind::Desired;
+use drover::kind::virtual_machine::VirtualMachineSpec;
+use drover::model::Manifest;
+use drover::plan::{Plan, PlanInput, PlanOptions, plan};
+use drover::provider::simulator::World;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Passes within which a world that nobody disturbs any more is as Git wants it: one that follows what is under way, one
+/// that does the work, one that clears up what only then may be cleared up, and one to spare.
+const PASSES: usize = 4;
+
+pub async fn plan_for(world: &World, desired: &Desired) -> Plan {
+    let observed = world.fleet().read().observe(now(), Duration::from_secs(10)).await;
+    plan(&PlanInput { desired, observed: &observed, now: now(), options: PlanOptions::default() })
+}
+
+/// A plan for a failed test's reader.
+pub fn steps(plan: &Plan) -> String {
+    let line = |s: &drover::plan::Step| {
+        let held: Vec<&str> = s.blocked_by.iter().map(|b| b.reason.as_str()).collect();
+        let what = match &s.action {
+            Action::Machine(MachineAction::UpdateDomain { edits, .. }) => format!(" {edits:?}"),
+            _ => String::new(),
+        };
+        format!("  {} {}{what} {}", if s.is_blocked() { "|" } else { "+" }, s.summary, held.join("; "))
+    };
+    plan.steps.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// Passes until there is nothing to carry out; gives how many did something.
+pub async fn converge(world: &World, desired: &Desired, journal: &Arc<dyn Journal>) -> Result<usize, String> {
+    let mut told = String::new();
+    for pass in 0..=PASSES {
+        recover(journal.clone(), &world.fleet(), Arc::new(now)).await.map_err(|e| e.to_string())?;
+        let plan = plan_for(world, desired).await;
+        world.check().map_err(|e| format!("{told}\n{e}"))?;
+        if plan.runnable().next().is_none() {
+            return Ok(pass);
+        }
+        told = format!("{told}\npass {pass}:\n{}", steps(&plan));
+        let run = Run { journal: journal.clone(), ..Default::default() };
+        let report = run.go_plan(&world.fleet(), &plan).await.map_err(|e| format!("{told}\n{e}"))?;
+        world.check().map_err(|e| format!("{told}\n{e}"))?;
+        if !report.succeeded() {
+            told = format!("{told}\n{:#?}", report.outcomes);
+            let blocked = plan.steps.iter().any(|s| s.is_blocked());
+            let failed = |o: &drover::journal::Outcome| {
+                use drover::journal::Outcome as O;
+                matches!(o, O::Failed { .. } | O::Refused { .. } | O::Interrupted)
+            };
+            if report.outcomes.values().any(failed) || !blocked {
+                return Err(format!("{told}\na step did not succeed, though nothing disturbed it"));
+            }
+        }
+    }
+    Err(format!("{told}\nstill something to do after {PASSES} passes"))
+}
+
+/// One world from a seed: an earlier wish of Git carried out, then meddled with, then another wish.
+async fn one(seed: u64) -> Result<(), String> {
+    let mut dice = Dice::new(seed);
+    let world = World::new();
+    HOSTS.iter().for_each(|h| world.add_host(h));
+    let journal: Arc<dyn Journal> = Arc::new(drover::journal::Memory::new());
+    let mut told = Vec::new();
+    if !dice.one_in(6) {
+        let mut before = ground();
+        machines(&mut dice, &mut before);
+        converge(&world, &desired(before), &journal).await.map_err(|e| format!("the first wish: {e}"))?;
+    }
+    for _ in 0..dice.roll(5) {
+        told.push(meddle(&mut dice, &world).await);
+    }
+    world.check().map_err(|e| format!("meddling broke the world, not Drover: {told:?}: {e}"))?;
+    let mut after = ground();
+    machines(&mut dice, &mut after);
+    let wanted = desired(after);
+    let result = converge(&world, &wanted, &journal).await;
+    let wish = || {
+        let line = |(name, m): (&String, &Manifest<VirtualMachineSpec>)| {
+            format!("  {name}: {}", serde_json::to_string(&m.spec).unwrap_or_default())
+        };
+        wanted.resources.virtual_machines.iter().map(line).collect::<Vec<_>>().join("\n")
+    };
+    result.map_err(|e| format!("after {told:#?}\nwanted\n{}\n{e}", wish()))?;
+    // What Git wants is what is there, as far as nothing is held back or unknown.
+    let plan = plan_for(&world, &wanted).await;
+    if plan.steps.is_empty() && plan.findings.iter().all(|f| !f.is_error()) {
+        for (name, machine) in &wanted.resources.virtual_machines {
+            let at: Vec<String> = world.find(super::scenario::id(name)).into_iter().map(|(host, _)| host).collect();
+            if at.len() != 1 || Some(&at[0]) != machine.spec.host.as_ref() {
+                return Err(format!("{told:#?}\n`{name}` is on {at:?}, wanted on {:?}", machine.spec.host));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// `DROVER_SEED=n` replays one; `DROVER_SEEDS=n` tries so many.
+fn seeds(ordinarily: u64) -> Vec<u64> {
+    let read = |name: &str| std::env::var(name).ok().and_then(|v| v.parse::<u64>().ok());
+    match read("DROVER_SEED") {
+        Some(seed) => vec![seed],
+        None => (0..read("DROVER_SEEDS").unwrap_or(ordinarily)).collect(),
+    }
+}
+
+#[test]
+fn any_wish_in_any_world_converges() {
+    let mut failed = Vec::new();
+    for seed in seeds(150) {
+        if let Err(error) = paused(one(seed)) {
+            failed.push(seed);
+            if failed.len() <= 3 {
+                println!("=== seed {seed} (DROVER_SEED={seed} replays it)\n{error}");
+            }
+        }
+    }
+    assert!(failed.is_empty(), "{} seeds failed: {failed:?}", failed.len());
+}
+
+#[test]
+fn an_unreachable_host_holds_up_only_what_may_be_on_it() {
+    paused(async {
+        for seed in seeds(60) {
+            let mut dice = Dice::new(seed);
+            let world = World::new();
+            HOSTS.iter().for_each(|h| world.add_host(h));
+            let journal: Arc<dyn Journal> = Arc::new(drover::journal::Memory::new());
+            let mut before = ground();
+            machines(&mut dice, &mut before);
+            converge(&world, &desired(before), &journal).await.unwrap();
+            let lost = dice.pick(&HOSTS);
+            let there = world.view(lost);
+            world.cut_off(lost, "no route to host");
+            let mut after = ground();
+            machines(&mut dice, &mut after);
+            let wanted = desired(after);
+            let told = |e: String| format!("DROVER_SEED={seed}, {lost} is lost: {e}");
+            converge(&world, &wanted, &journal).await.map_err(told).unwrap();
+            assert_eq!(world.view(lost).map(|h| h.domains), there.map(|h| h.domains), "{}", told("touched".into()));
+            world.bring_back(lost);
+            converge(&world, &wanted, &journal).await.map_err(told).unwrap();
+        }
+    });
+}
+
+#[test]
+fn planning_is_the_same_to_the_byte_and_a_pass_without_changes_writes_nothing() {
+    paused(async {
+        let mut dice = Dice::new(7);
+        let world = World::new();
+        HOSTS.iter().for_each(|h| world.add_host(h));
+        let journal: Arc<dyn Journal> = Arc::new(drover::journal::Memory::new());
+        let mut resources = ground();
+        machines(&mut dice, &mut resources);
+        let wanted = desired(resources);
+        let (one, other) = (plan_for(&world, &wanted).await, plan_for(&world, &wanted).await);
+        assert_eq!(serde_json::to_string(&one).unwrap(), serde_json::to_string(&other).unwrap());
+        assert!(!one.is_empty());
+        converge(&world, &wanted, &journal).await.unwrap();
+        let passes = journal.history(100).unwrap().len();
+        assert!(!by_hand(&world, one.steps.iter().find_map(|s| define(&s.action)).unwrap()).await, "it is there");
+        for _ in 0..10 {
+            assert_eq!(converge(&world, &wanted, &journal).await, Ok(0));
+        }
+        assert_eq!(journal.history(100).unwrap().len(), passes, "a quiet world leaves no trace");
+    });
+}
+
+fn define(action: &Action) -> Option<MachineAction> {
+    let Action::Machine(action) = action;
+    matches!(action, MachineAction::DefineDomain { .. }).then(|| action.clone())
+}
