@@ -2,7 +2,7 @@
 
 use super::yaml::Document;
 use super::{diagnose, schema, text};
-use crate::finding::{Code, Finding, Source};
+use crate::finding::{Code, Finding, Source, nearest};
 use crate::kind::{API_VERSION, KINDS, KindInfo};
 use crate::model::{Metadata, Origin, ResourceId, check_name};
 use serde_json::Value;
@@ -37,7 +37,7 @@ pub(super) fn check(
         Ok(kind) => kind,
         Err(finding) => {
             // A document that is broken already has its finding.
-            if !document.broken {
+            if document.marks.is_empty() {
                 findings.push(*finding);
             }
             return None;
@@ -45,9 +45,14 @@ pub(super) fn check(
     };
     let name = document.value.pointer("/metadata/name").and_then(Value::as_str).map(str::to_owned);
     let id = name.map(|name| ResourceId::new(kind.name.clone(), name));
-    let mut fits = !document.broken;
-    if fits && let Some(compiled) = schema::compiled(kind.name.as_str()) {
-        fits = diagnose::validate(&document, file, id.as_ref(), compiled, findings);
+    let mut fits = document.marks.is_empty();
+    if let Some(compiled) = schema::compiled(kind.name.as_str()) {
+        let before = findings.len();
+        fits &= diagnose::validate(&document, file, id.as_ref(), compiled, findings);
+        // What the reader had to say about a node is enough about it.
+        let mut said = findings.split_off(before);
+        said.retain(|f| !f.source.as_ref().is_some_and(|s| document.marks.contains(&(s.line, s.column))));
+        findings.append(&mut said);
     }
     let id = id?;
     let name_at = at("/metadata/name");
@@ -112,7 +117,7 @@ fn identify(value: &Value, at: &dyn Fn(&str) -> Source) -> Result<&'static KindI
         ));
     };
     KINDS.iter().find(|k| k.name.as_str() == kind).ok_or_else(|| {
-        let hint = match text::nearest(kind, names.clone()) {
+        let hint = match nearest(kind, names.clone()) {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("kinds are {}", text::list(names.clone())),
         };

@@ -8,7 +8,7 @@
 use super::schema::Compiled;
 use super::text::{self, shorten};
 use super::yaml::Document;
-use crate::finding::{Code, Finding, Source};
+use crate::finding::{Code, Finding, Source, nearest};
 use crate::model::ResourceId;
 use jsonschema::ValidationError;
 use jsonschema::error::{TypeKind, ValidationErrorKind};
@@ -30,12 +30,16 @@ pub(super) fn validate(
     compiled: &Compiled,
     findings: &mut Vec<Finding>,
 ) -> bool {
-    if compiled.validator.is_valid(&document.value) {
+    let valid = compiled.validator.is_valid(&document.value);
+    if valid && !document.fractions {
         return true;
     }
-    let mut diagnosis =
-        Diagnosis { document, file, id, schema: &compiled.schema, suggested: BTreeSet::new(), out: Vec::new() };
-    if document.nodes > COLLECT_UP_TO {
+    let schema = &compiled.schema;
+    let mut diagnosis = Diagnosis { document, file, id, schema, suggested: BTreeSet::new(), out: Vec::new() };
+    if valid {
+        // To JSON Schema `1.0` is an integer; to the types it is not. No kind has a field that takes a fraction.
+        diagnosis.fractions(&document.value, &mut String::new());
+    } else if document.nodes > COLLECT_UP_TO {
         if let Err(first) = compiled.validator.validate(&document.value) {
             diagnosis.error(&first);
         }
@@ -46,8 +50,9 @@ pub(super) fn validate(
         errors.iter().filter(unknown).for_each(|e| diagnosis.error(e));
         errors.iter().filter(|e| !unknown(e)).for_each(|e| diagnosis.error(e));
     }
+    let fits = valid && diagnosis.out.is_empty();
     findings.append(&mut diagnosis.out);
-    false
+    fits
 }
 
 struct Diagnosis<'a> {
@@ -155,6 +160,32 @@ impl<'a> Diagnosis<'a> {
         }
     }
 
+    /// Refuses every number with a fraction or an exponent.
+    fn fractions(&mut self, value: &Value, pointer: &mut String) {
+        let length = pointer.len();
+        match value {
+            Value::Number(n) if n.is_f64() => {
+                let message = format!("{} is {n}, but a whole number is wanted", subject(pointer));
+                self.say(pointer, message, "write it without fraction and exponent".into());
+            }
+            Value::Array(items) => {
+                for (i, item) in items.iter().enumerate() {
+                    *pointer += &format!("/{i}");
+                    self.fractions(item, pointer);
+                    pointer.truncate(length);
+                }
+            }
+            Value::Object(map) => {
+                for (key, item) in map {
+                    *pointer += &format!("/{}", key.replace('~', "~0").replace('/', "~1"));
+                    self.fractions(item, pointer);
+                    pointer.truncate(length);
+                }
+            }
+            _ => {}
+        }
+    }
+
     fn unknown_fields(&mut self, error: &ValidationError<'_>, pointer: &str, unexpected: &[String]) {
         let known: Vec<&str> = self
             .schema_at(error)
@@ -170,7 +201,7 @@ impl<'a> Diagnosis<'a> {
             if let (Some((line, column)), Some(source)) = (place, finding.source.as_mut()) {
                 (source.line, source.column) = (line, column);
             }
-            let hint = if let Some(near) = text::nearest(name, known.iter().copied()) {
+            let hint = if let Some(near) = nearest(name, known.iter().copied()) {
                 let meant = format!("{pointer}/{near}");
                 // Only where it is not written as well.
                 if self.document.value.pointer(&meant).is_none() {
@@ -268,7 +299,7 @@ impl<'a> Diagnosis<'a> {
             Value::String(s) => format!("{subject} cannot be `{}`", shorten(s)),
             other => format!("{subject} is {}, but one of a few words is wanted", describe(other)),
         };
-        let near = value.as_str().and_then(|s| text::nearest(s, words.iter().copied()));
+        let near = value.as_str().and_then(|s| nearest(s, words.iter().copied()));
         let hint = match near {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("write {}", text::list(words.iter().copied())),

@@ -46,8 +46,8 @@ struct Gather<'a> {
     limits: &'a Limits,
     findings: Findings,
     resources: Resources,
-    /// The place of each identity's name, by kind and lower-case name.
-    seen: HashMap<(KindName, String), Source>,
+    /// Each name as it is written first, and where, by kind and lower-case name.
+    seen: HashMap<(KindName, String), (String, Source)>,
     /// Bytes that may still be read.
     budget: u64,
 }
@@ -126,19 +126,25 @@ impl Gather<'_> {
         let Checked { kind, id, origin, name_at, value } = manifest;
         match self.seen.entry((kind.name.clone(), id.name.to_lowercase())) {
             Slot::Vacant(free) => {
-                free.insert(name_at);
+                free.insert((id.name.clone(), name_at));
             }
             Slot::Occupied(first) => {
-                let name = text::shorten(&id.name);
-                said.push(
-                    Finding::new(
-                        Code::DuplicateName,
-                        format!("there is another {} `{name}` at {}", id.kind, first.get()),
+                let (written, place) = first.get();
+                let (kind, name) = (&id.kind, text::shorten(&id.name));
+                let message = if *written == id.name {
+                    format!("there is another {kind} `{name}` at {place}")
+                } else {
+                    format!(
+                        "`{name}` differs from the {kind} `{}` at {place} in nothing but case",
+                        text::shorten(written)
                     )
-                    .on(id)
-                    .at(name_at)
-                    .see(first.get().clone())
-                    .hint("names are unique within a kind, whatever file they stand in: rename or remove one"),
+                };
+                said.push(
+                    Finding::new(Code::DuplicateName, message)
+                        .see(place.clone())
+                        .on(id)
+                        .at(name_at)
+                        .hint("names are unique within a kind, whatever file they stand in: rename or remove one"),
                 );
                 return;
             }
@@ -165,7 +171,7 @@ impl Gather<'_> {
             }
         }
         let (metadata, spec) = decode::parts(value);
-        let place = Origin { positions: Default::default(), ..origin.clone() };
+        let place = origin.clone();
         match self.resources.insert(kind.name.as_str(), metadata?, spec, origin) {
             Ok(_) => Some(()),
             Err(e) => {

@@ -1,7 +1,5 @@
 //! Words for findings.
 
-pub(super) use crate::finding::nearest;
-
 /// A foreign text for use in a message: at most 60 characters, control characters escaped.
 pub(super) fn shorten(text: &str) -> String {
     let mut short: String = text.chars().take(60).flat_map(char::escape_debug).collect();
@@ -46,17 +44,6 @@ pub(super) fn path(pointer: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn near_words_are_found_and_far_ones_are_not() {
-        let fields = ["memory", "maxMemory", "machine", "cpus", "host"];
-        assert_eq!(nearest("memroy", fields), Some("memory"));
-        assert_eq!(nearest("Memory", fields), Some("memory"));
-        assert_eq!(nearest("cpu", fields), Some("cpus"));
-        assert_eq!(nearest("hots", fields), Some("host"));
-        assert_eq!(nearest("banana", fields), None);
-        assert_eq!(nearest(&"m".repeat(1 << 20), fields), None);
-    }
 
     #[test]
     fn pointers_read_as_people_write_them() {

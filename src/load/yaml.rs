@@ -33,8 +33,10 @@ pub(super) struct Document {
     pub keys: Positions,
     /// How many values it has.
     pub nodes: usize,
-    /// There is a finding about it already; only its identity is of use.
-    pub broken: bool,
+    /// Whether some number has a fraction or an exponent.
+    pub fractions: bool,
+    /// Where there is a finding already; the document is not of use then, but what else is wrong with it can be said.
+    pub marks: Vec<(u32, u32)>,
 }
 
 /// What the next document is.
@@ -132,7 +134,9 @@ struct Builder {
     positions: Vec<(Pointer, u32, u32)>,
     keys: Vec<(Pointer, u32, u32)>,
     nodes: usize,
-    findings: usize,
+    /// Where there is a finding already.
+    marks: Vec<(u32, u32)>,
+    fractions: bool,
 }
 
 /// The document cannot be read on; the finding is made.
@@ -210,7 +214,8 @@ impl<'a> Reader<'a> {
             positions: Vec::new(),
             keys: Vec::new(),
             nodes: 0,
-            findings: 0,
+            marks: Vec::new(),
+            fractions: false,
         };
         loop {
             let (event, span) = match self.parser.next_event() {
@@ -222,7 +227,7 @@ impl<'a> Reader<'a> {
                 Some(Ok(next)) => next,
             };
             let at = span.start;
-            if doc.findings >= FINDINGS_PER_DOCUMENT {
+            if doc.marks.len() >= FINDINGS_PER_DOCUMENT {
                 self.say(
                     Code::Limit,
                     at,
@@ -237,8 +242,8 @@ impl<'a> Reader<'a> {
                     if style == ScalarStyle::DoubleQuoted
                         && let Some(bad) = text.chars().find(|c| c.is_control() && !matches!(c, '\t' | '\n' | '\r'))
                     {
-                        doc.findings += 1;
-                        self.say(
+                        self.mark(
+                            &mut doc,
                             Code::Forbidden,
                             at,
                             format!("the text contains the control character U+{:04X}", u32::from(bad)),
@@ -259,12 +264,18 @@ impl<'a> Reader<'a> {
                     }
                 }
                 Event::Alias(_) | Event::UnresolvedAlias(_) => {
-                    doc.findings += 1;
-                    self.say(Code::Forbidden, at, "aliases are not used in manifests".into(), "write the value out");
+                    self.mark(
+                        &mut doc,
+                        Code::Forbidden,
+                        at,
+                        "aliases are not used in manifests".into(),
+                        "write the value out",
+                    );
                     if doc.wants_key() {
                         return Err(Abandon);
                     }
-                    self.open(&mut doc, at)?;
+                    let slot = self.open(&mut doc, at)?;
+                    doc.place(&slot, at);
                     self.close(&mut doc, Value::Null);
                 }
                 Event::SequenceStart(_, anchor, tag) | Event::MappingStart(_, anchor, tag) if doc.wants_key() => {
@@ -297,7 +308,7 @@ impl<'a> Reader<'a> {
             }
         }
         Ok(match doc.root {
-            None | Some(Value::Null) if doc.findings == 0 => Next::Empty,
+            None | Some(Value::Null) if doc.marks.is_empty() => Next::Empty,
             None => Next::Lost,
             Some(value) => Next::Document(Document {
                 value,
@@ -306,7 +317,8 @@ impl<'a> Reader<'a> {
                 positions: Positions::from_pointers(doc.positions),
                 keys: Positions::from_pointers(doc.keys),
                 nodes: doc.nodes,
-                broken: doc.findings > 0,
+                marks: doc.marks,
+                fractions: doc.fractions,
             }),
         })
     }
@@ -314,8 +326,8 @@ impl<'a> Reader<'a> {
     /// Refuses anchors and tags.
     fn properties(&mut self, doc: &mut Builder, at: Marker, anchor: usize, tag: bool) {
         if anchor != 0 {
-            doc.findings += 1;
-            self.say(
+            self.mark(
+                doc,
                 Code::Forbidden,
                 at,
                 "anchors are not used in manifests".into(),
@@ -323,8 +335,8 @@ impl<'a> Reader<'a> {
             );
         }
         if tag {
-            doc.findings += 1;
-            self.say(
+            self.mark(
+                doc,
                 Code::Forbidden,
                 at,
                 "tags are not used in manifests".into(),
@@ -336,11 +348,10 @@ impl<'a> Reader<'a> {
     /// Takes a scalar as the next key.
     fn key(&mut self, doc: &mut Builder, at: Marker, text: String, plain: bool) {
         if plain && text == "<<" {
-            doc.findings += 1;
-            self.say(Code::Forbidden, at, "merge keys are not used in manifests".into(), "write the fields out");
+            self.mark(doc, Code::Forbidden, at, "merge keys are not used in manifests".into(), "write the fields out");
         } else if plain && !matches!(resolve(&text), Plain::Text) {
-            doc.findings += 1;
-            self.say(
+            self.mark(
+                doc,
                 Code::Forbidden,
                 at,
                 format!("the key `{}` is not text", text::shorten(&text)),
@@ -358,11 +369,19 @@ impl<'a> Reader<'a> {
     fn plain(&mut self, doc: &mut Builder, at: Marker, text: &str) -> Option<Value> {
         match resolve(text) {
             Plain::Text => None,
-            Plain::Value(value) => Some(value),
+            Plain::Value(value) => {
+                doc.fractions |= value.is_f64();
+                Some(value)
+            }
             Plain::NotExact(why) => {
-                doc.findings += 1;
                 let shown = text::shorten(text);
-                self.say(Code::WrongValue, at, format!("`{shown}` {why}"), "put it in quotes if it is meant as text");
+                self.mark(
+                    doc,
+                    Code::WrongValue,
+                    at,
+                    format!("`{shown}` {why}"),
+                    "put it in quotes if it is meant as text",
+                );
                 Some(Value::Null)
             }
         }
@@ -421,7 +440,7 @@ impl<'a> Reader<'a> {
                         let here = pointer.key(taken.key());
                         let first = doc.keys.iter().find(|k| k.0 == here).map(|k| (k.1, k.2));
                         let shown = text::shorten(taken.key());
-                        doc.findings += 1;
+                        doc.marks.push((key.line, key.column));
                         let mut finding = Finding::new(Code::DuplicateKey, format!("`{shown}` is written twice"))
                             .at(self.source(key.line, key.column))
                             .hint("keep one of them");
@@ -460,6 +479,12 @@ impl<'a> Reader<'a> {
                 (Code::Syntax, format!("not YAML: {}", error.info()), hint)
             }
         };
+        self.say(code, at, message, hint);
+    }
+
+    /// Says something about the document, which then is not of use.
+    fn mark(&mut self, doc: &mut Builder, code: Code, at: Marker, message: String, hint: &str) {
+        doc.marks.push((number(at.line()), number(at.col() + 1)));
         self.say(code, at, message, hint);
     }
 
@@ -685,7 +710,7 @@ mod tests {
             any::<i64>().prop_map(Value::from),
             any::<u64>().prop_map(Value::from),
             "[a-zA-Z0-9 _.:/#~+-]{0,12}".prop_map(Value::from),
-            "[^\\p{C}]{0,8}".prop_map(Value::from),
+            "[^\\p{C}\u{2028}\u{2029}]{0,8}".prop_map(Value::from),
             "[a-z]{1,6}(\n[a-z ]{0,6}){1,3}".prop_map(Value::from),
         ];
         leaf.prop_recursive(5, 60, 6, |inner| {

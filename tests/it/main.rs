@@ -16,5 +16,6 @@ mod lab;
 mod libvirt;
 mod load;
 mod render;
+mod rules;
 mod schemas;
 mod simulation;

@@ -244,27 +244,6 @@ mod tests {
     }
 
     #[test]
-    fn two_hosts_are_not_one_machine() {
-        let find = |a: &str, b: &str| {
-            let text = [("a", a), ("b", b)]
-                .map(|(n, uri)| format!("--- {{apiVersion: drover/v1alpha1, kind: Host, metadata: {{name: {n}}}, spec: {{uri: '{uri}'}}}}\n"))
-                .concat();
-            let tree = crate::load::MemoryTree::new().with("a.yaml", text);
-            crate::load::load(&tree, Default::default(), &Default::default()).findings
-        };
-        let found = find("qemu+ssh://root@kvm-a/system", "qemu+tls://KVM-A/system");
-        assert_eq!((found.len(), found[0].code, found[0].related.len()), (1, Code::Conflict, 1), "{found:#?}");
-        assert_eq!(find("qemu:///system", "qemu:///system").len(), 1);
-        for (a, b) in [
-            ("qemu+ssh://a/system", "qemu+ssh://b/system"),
-            ("sim:", "sim:"),
-            ("qemu+ssh://a:1/system", "qemu+ssh://a:2/system"),
-        ] {
-            assert_eq!(find(a, b), [], "{a} {b}");
-        }
-    }
-
-    #[test]
     fn a_password_is_not_repeated_in_the_message() {
         let e = parse_uri("qemu+ssh://root:hunter2@host/system").unwrap_err();
         assert!(!format!("{e} {}", e.redacted).contains("hunter2"));

@@ -5,8 +5,6 @@ mod definition;
 mod devices;
 mod fleet;
 mod place;
-#[cfg(test)]
-mod tests;
 
 use super::VirtualMachineSpec;
 use crate::finding::{Code, Finding};

@@ -1,6 +1,6 @@
 //! What must be unique among all machines. One pass over everything: tens of thousands of machines are checked at once.
 
-use super::super::{Disk, DiskDevice, DiskFormat, VirtualMachineSpec};
+use super::super::{Disk, DiskDevice, VirtualMachineSpec, identity, storage};
 use super::place::hosts_of;
 use crate::finding::{Code, Finding};
 use crate::kind::Resources;
@@ -8,6 +8,7 @@ use crate::kind::storage_pool::PoolType;
 use crate::model::Manifest;
 use std::collections::HashMap;
 use std::hash::Hash;
+use uuid::Uuid;
 
 type Machine = Manifest<VirtualMachineSpec>;
 
@@ -46,7 +47,24 @@ pub(super) fn check(all: &Resources, findings: &mut Vec<Finding>) {
             unique(findings, &mut former, Some(name.as_str()), m, &path, "former name");
         }
     }
-    storage(all, findings);
+    given(all, &uuids, findings);
+    disks(all, findings);
+}
+
+/// A stated UUID that is the one another machine is given.
+fn given(all: &Resources, stated: &HashMap<Uuid, (&Machine, String)>, findings: &mut Vec<Finding>) {
+    if stated.is_empty() {
+        return;
+    }
+    for m in all.virtual_machines.values().filter(|m| m.spec.uuid.is_none()) {
+        let Some((other, path)) = stated.get(&identity::uuid(m)) else { continue };
+        findings.push(
+            Finding::new(Code::Conflict, format!("the UUID is the one that `{}` is given by its name", m.name()))
+                .of(other, path)
+                .see(m.origin.source_of("metadata.name"))
+                .hint("give each its own"),
+        );
+    }
 }
 
 /// Reports a value that another machine has.
@@ -102,7 +120,7 @@ struct Use<'a> {
 }
 
 /// Two machines that write to one disk destroy what is on it.
-fn storage(all: &Resources, findings: &mut Vec<Finding>) {
+fn disks(all: &Resources, findings: &mut Vec<Finding>) {
     let mut users: HashMap<(Where<'_>, Storage<'_>), Use<'_>> = HashMap::new();
     // Backing images are read by every overlay, and must not be written to by anybody.
     let mut backing: HashMap<(Where<'_>, Storage<'_>), Use<'_>> = HashMap::new();
@@ -193,7 +211,7 @@ fn place_of<'a>(m: &Machine, disk: &'a Disk, image: Option<&str>, all: &Resource
         return image.is_none().then(|| (Storage::Path(path.clone()), false));
     };
     let pool = all.storage_pools.get(pool_name)?;
-    let volume = image.map_or_else(|| volume_name(m, disk), str::to_owned);
+    let volume = image.map_or_else(|| storage::volume_name(m, disk, Some(&pool.spec)), str::to_owned);
     let storage = match (&pool.spec.target, pool.spec.r#type) {
         (Some(target), PoolType::Dir | PoolType::Fs | PoolType::Netfs) if !pool.spec.shared => {
             Storage::Path(format!("{}/{volume}", target.trim_end_matches('/')))
@@ -201,16 +219,4 @@ fn place_of<'a>(m: &Machine, disk: &'a Disk, image: Option<&str>, all: &Resource
         _ => Storage::Volume(pool_name, volume),
     };
     Some((storage, pool.spec.shared))
-}
-
-/// The volume of a disk in a pool.
-fn volume_name(m: &Machine, disk: &Disk) -> String {
-    disk.volume.clone().unwrap_or_else(|| {
-        let first = m.spec.former_names.first().map_or(m.name(), String::as_str);
-        let format = match disk.format.unwrap_or_default() {
-            DiskFormat::Qcow2 => "qcow2",
-            DiskFormat::Raw => "raw",
-        };
-        format!("{first}-{}.{format}", disk.name)
-    })
 }

@@ -1,8 +1,8 @@
-//! Each rule by a manifest that breaks it, through the loader, so that place and message are checked as people see them.
+//! Rules of a VirtualMachine.
 
-use crate::finding::{Code, Finding, Severity};
-use crate::load::{Limits, MemoryTree, load};
-use crate::model::Revision;
+use drover::finding::{Code, Finding, Severity};
+use drover::load::{Limits, MemoryTree, load};
+use drover::model::Revision;
 
 const HOSTS: &str = "
 --- {apiVersion: drover/v1alpha1, kind: Host, metadata: {name: kvm-a, labels: {rack: r1}}, spec: {uri: 'sim:'}}
