@@ -7,10 +7,12 @@ use super::output::Output;
 use super::progress::Progress;
 use super::{manifests, settings, source};
 use crate::action::{Action, MachineAction};
-use crate::execute::Report;
-use crate::journal::Outcome;
+use crate::execute::{Found, Recovered, Report};
+use crate::journal::{Journal, Outcome, Sqlite};
+use crate::kind::Desired;
+use crate::kind::host::parse_uri;
 use crate::plan::{Plan, Step};
-use crate::render::escape::line;
+use crate::render::escape::line as terminal;
 use crate::render::text;
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, IsTerminal, Write};
@@ -29,28 +31,70 @@ pub fn run(args: &ApplyArgs, global: &Global, out: &mut Output) -> Result<Exit, 
     let opened = source::open(&source, &config)?;
     let Some(desired) = manifests::load(&opened, out)? else { return Ok(Exit::Invalid) };
     let options = engine::options(&adopt, &desired)?;
-    let engine = Engine::for_writing(&config)?;
-    let plan = engine.plan(&desired, options.clone())?;
+    if !args.auto_approve {
+        can_ask(&source)?;
+    }
+    let (state, _lock) = settings::take_state(&config)?;
+    let journal: Arc<dyn Journal> = Arc::new(
+        Sqlite::open(settings::journal_in(&config, &state))
+            .map_err(|e| CliError::failed("the journal cannot be used").caused_by(e))?,
+    );
+    let engine = Engine::new(&config)?;
+    for found in engine.recover(&desired, &journal)? {
+        out.note(&recovered(&found));
+    }
+    let plan = engine.plan(&desired, &engine.observe(&desired), options.clone());
     if let Some(saved) = &saved {
-        check_same(saved, &plan)?;
+        check_same(saved, &plan, "the saved plan does not fit what is there now")?;
     }
     text::write(&mut out.stdout, &plan, text::Options { colour: out.paint.0, full: args.full })?;
-    let runnable = plan.steps.iter().filter(|s| !s.is_blocked()).count();
+    let runnable = plan.runnable().count();
     if runnable == 0 {
         return Ok(exit::of_plan(&plan, false));
     }
+    let mut plan = plan;
     if !args.auto_approve {
-        ask(runnable, &source, out)?;
+        ask(runnable, out)?;
+        // Somebody thought about it, for minutes perhaps. What was approved is what is done, or nothing is.
+        let fresh = engine.plan(&desired, &engine.observe(&desired), options.clone());
+        check_same(&plan, &fresh, "what is there changed while you were asked")?;
+        plan = fresh;
+    }
+    if config.sim_state.is_none() && plan.runnable().any(|s| is_simulated(&desired, s)) {
+        out.warn("simulated hosts live in memory: what is done on them is gone with this process, unless `sim.state` names a file");
     }
     let progress = Arc::new(Progress::new(&plan, out.bars, out.err_paint));
-    let report = engine.apply(&desired, options, &plan, progress.clone())?;
+    let (events, note) = (progress.clone(), progress.clone());
+    let report = engine
+        .carry_out(&desired, &plan, journal, Arc::new(move |event| events.event(&event)), move |text| note.note(text));
     progress.finish();
+    let report = report?;
+    let left = engine.plan(&desired, &engine.observe(&desired), options).runnable().count();
     // What was done is done, whether or not somebody still reads.
-    match conclude(&plan, &report, out) {
+    match conclude(&plan, &report, left, out) {
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => return Err(e.into()),
         _ => {}
     }
     Ok(exit::of_outcomes(&plan, report.outcomes.values()))
+}
+
+fn is_simulated(desired: &Desired, step: &Step) -> bool {
+    let host = step.action.targets().first().and_then(|h| desired.resources.hosts.get(*h));
+    host.is_some_and(|h| parse_uri(&h.spec.uri).is_ok_and(|uri| uri.driver == "sim"))
+}
+
+/// What became of a step of an earlier run.
+fn recovered(recovered: &Recovered) -> String {
+    let what = &recovered.record.step.summary;
+    match &recovered.found {
+        Found::Done => format!("an earlier run was cut off; it did this: {what}"),
+        Found::Running => format!("an earlier run was cut off; this still goes on and is followed: {what}"),
+        Found::NotDone => format!("an earlier run was cut off; it did not do this: {what}"),
+        Found::Refused(why) => format!("an earlier run was cut off; this cannot be done any more: {what}: {why}"),
+        Found::Failed(why) => format!("an earlier run was cut off; this is not as it should be: {what}: {why}"),
+        Found::Undeclared => format!("an earlier run was cut off; the host is not declared any more: {what}"),
+        Found::Unknown(why) => format!("an earlier run was cut off; what became of this is not known: {what}: {why}"),
+    }
 }
 
 /// The plan that PATH names, if it names one.
@@ -84,15 +128,17 @@ fn source_of(plan: &Plan) -> Result<SourceArgs, CliError> {
 fn adopted(plan: &Plan, adopt: &AdoptArgs) -> AdoptArgs {
     let mut adopt = adopt.clone();
     for step in &plan.steps {
-        if matches!(step.action, Action::Machine(MachineAction::SetOwner { .. })) && !adopt.adopt.contains(&step.resource.name) {
+        if matches!(step.action, Action::Machine(MachineAction::SetOwner { .. }))
+            && !adopt.adopt.contains(&step.resource.name)
+        {
             adopt.adopt.push(step.resource.name.clone());
         }
     }
     adopt
 }
 
-/// Refuses a saved plan that is not what would be planned now, and says what differs.
-fn check_same(saved: &Plan, fresh: &Plan) -> Result<(), CliError> {
+/// Refuses a plan that is not what would be planned now, and says what differs.
+fn check_same(saved: &Plan, fresh: &Plan, message: &str) -> Result<(), CliError> {
     if saved.hash == fresh.hash {
         return Ok(());
     }
@@ -106,19 +152,24 @@ fn check_same(saved: &Plan, fresh: &Plan) -> Result<(), CliError> {
     if lines.is_empty() {
         lines.push("the steps are the same; values of fields that they do not touch differ".into());
     }
-    Err(CliError::refused(format!("the saved plan does not fit what is there now: {}", lines.join("; ")))
+    Err(CliError::refused(format!("{message}: {}", lines.join("; ")))
         .hint("plan again, look at it, and apply that plan"))
 }
 
 fn differences(saved: &Plan, fresh: &Plan) -> Vec<String> {
-    let by_id = |plan: &'_ Plan| plan.steps.iter().map(|s| (s.id.clone(), s.clone())).collect::<BTreeMap<String, Step>>();
+    let by_id =
+        |plan: &'_ Plan| plan.steps.iter().map(|s| (s.id.clone(), s.clone())).collect::<BTreeMap<String, Step>>();
     let (old, new) = (by_id(saved), by_id(fresh));
     let mut lines = Vec::new();
     for step in &saved.steps {
         match new.get(&step.id) {
             None => lines.push(format!("no longer: {}", step.summary)),
-            Some(now) if now.is_blocked() && !step.is_blocked() => lines.push(format!("now held back: {}", step.summary)),
-            Some(now) if step.is_blocked() && !now.is_blocked() => lines.push(format!("no longer held back: {}", step.summary)),
+            Some(now) if now.is_blocked() && !step.is_blocked() => {
+                lines.push(format!("now held back: {}", step.summary))
+            }
+            Some(now) if step.is_blocked() && !now.is_blocked() => {
+                lines.push(format!("no longer held back: {}", step.summary))
+            }
             Some(now) if now.action != step.action => lines.push(format!("done differently: {}", step.summary)),
             Some(now) if now.depends_on != step.depends_on => lines.push(format!("in another order: {}", step.summary)),
             Some(_) => {}
@@ -128,56 +179,65 @@ fn differences(saved: &Plan, fresh: &Plan) -> Vec<String> {
     lines
 }
 
-/// Asks a person, and takes nothing but a clear answer.
-fn ask(steps: usize, source: &SourceArgs, out: &Output) -> Result<(), CliError> {
-    let stdin = io::stdin();
-    if source.path == "-" || !stdin.is_terminal() {
-        return Err(CliError::refused("nobody can be asked: standard input is not a terminal")
-            .hint("look at `drover plan`, then give --auto-approve"));
+/// Tells whether a person can be asked.
+fn can_ask(source: &SourceArgs) -> Result<(), CliError> {
+    if source.path != "-" && io::stdin().is_terminal() {
+        return Ok(());
     }
-    let mut stderr = io::stderr();
+    Err(CliError::refused("nobody can be asked: standard input is not a terminal")
+        .hint("look at `drover plan`, then give --auto-approve"))
+}
+
+/// Asks a person, and takes nothing but a clear answer.
+fn ask(steps: usize, out: &Output) -> Result<(), CliError> {
     let plural = if steps == 1 { "step" } else { "steps" };
     let question = format!("Carry out {steps} {plural}? Only \"yes\" is accepted: ");
+    let mut stderr = io::stderr();
     write!(stderr, "{}", out.err_paint.bold(&question))?;
     stderr.flush()?;
     let mut answer = String::new();
-    stdin.lock().read_line(&mut answer)?;
+    io::stdin().lock().read_line(&mut answer)?;
     if answer.trim() == "yes" { Ok(()) } else { Err(CliError::refused("not approved; nothing was done")) }
 }
 
-/// Says what became of the plan: what did not work, then the counts.
-fn conclude(plan: &Plan, report: &Report, out: &mut Output) -> io::Result<()> {
+/// Says what became of the plan: what did not work, then the counts, then whether more is due.
+fn conclude(plan: &Plan, report: &Report, left: usize, out: &mut Output) -> io::Result<()> {
     let (mut done, mut failed, mut skipped, mut interrupted) = (0, 0, 0, 0);
+    let paint = out.paint;
     writeln!(out.stdout)?;
     for step in &plan.steps {
         let Some(outcome) = report.outcomes.get(&step.id) else { continue };
-        let trouble = match outcome {
+        let (label, why) = match outcome {
             Outcome::Done | Outcome::AlreadyDone => {
                 done += 1;
                 continue;
             }
             Outcome::Failed { error, .. } => {
                 failed += 1;
-                format!("{} {}: {error}", out.paint.red("failed:"), step.summary)
+                (paint.red("failed:"), Some(error))
             }
             Outcome::Refused { reason } => {
                 failed += 1;
-                format!("{} {}: {reason}", out.paint.red("refused:"), step.summary)
+                (paint.red("refused:"), Some(reason))
             }
             Outcome::Skipped { reason } => {
                 skipped += 1;
-                format!("{} {}: {reason}", out.paint.yellow("skipped:"), step.summary)
+                (paint.yellow("skipped:"), Some(reason))
             }
             Outcome::Interrupted => {
                 interrupted += 1;
-                format!("{} {}", out.paint.yellow("left:"), step.summary)
+                (paint.yellow("left:"), None)
             }
         };
-        writeln!(out.stdout, "{}", if out.paint.0 { trouble.into() } else { line(&trouble) })?;
+        let why = why.map_or_else(String::new, |w| format!(": {}", terminal(w)));
+        writeln!(out.stdout, "{label} {}{why}", terminal(&step.summary))?;
     }
     let held_back = plan.steps.iter().filter(|s| !report.outcomes.contains_key(&s.id)).count();
-    let line = format!(
-        "Applied: {done} done, {failed} failed, {skipped} skipped, {interrupted} left, {held_back} held back."
-    );
-    writeln!(out.stdout, "{}", out.paint.bold(&line))
+    let line =
+        format!("Applied: {done} done, {failed} failed, {skipped} skipped, {interrupted} left, {held_back} held back.");
+    writeln!(out.stdout, "{}", paint.bold(&line))?;
+    if left > 0 && report.succeeded() {
+        writeln!(out.stdout, "What is there now asks for {left} more: run `drover apply` again to see and do it.")?;
+    }
+    Ok(())
 }

@@ -2,13 +2,21 @@
 
 use super::args::AdoptArgs;
 use super::exit::CliError;
+use super::powers::powers;
+use crate::config::Config;
+use crate::daemon;
+use crate::execute::{ExecuteError, Recovered, Report, Stop, recover};
+use crate::journal::Journal;
 use crate::kind::Desired;
 use crate::observed::{FORMAT_VERSION, Observed};
+use crate::pass::{self, Events};
 use crate::plan::{self, Plan, PlanInput, PlanOptions};
 use jiff::Timestamp;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
+use tokio::runtime::{Builder, Runtime};
 
 /// Most bytes of a saved plan or observation.
 const MOST: u64 = 512 << 20;
@@ -79,17 +87,100 @@ fn read(path: &Path) -> Result<Vec<u8>, CliError> {
     Ok(text)
 }
 
-/// The engine, for commands that talk to hosts.
-pub struct Engine {}
+/// The engine with threads of its own, for commands that talk to hosts.
+pub struct Engine {
+    inner: pass::Engine,
+    // An option only to be taken when dropped.
+    runtime: Option<Runtime>,
+}
 
 impl Engine {
-    /// To read hosts.
-    pub fn for_reading(_config: &crate::config::Config) -> Result<Self, CliError> {
-        Err(CliError::failed("reading hosts comes with the engine").hint("give --observed FILE"))
+    /// An engine with the operator's powers. Talks to nobody yet.
+    pub fn new(config: &Config) -> Result<Self, CliError> {
+        let runtime = Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .map_err(|e| CliError::failed("threads do not start").caused_by(e))?;
+        Ok(Self { inner: pass::Engine::new(powers(config)?), runtime: Some(runtime) })
     }
 
-    /// Reads every host.
-    pub fn observe(&self, _desired: &Desired) -> Result<Observed, CliError> {
-        Err(CliError::failed("reading hosts comes with the engine"))
+    fn block_on<T>(&self, future: impl Future<Output = T>) -> T {
+        match &self.runtime {
+            Some(runtime) => runtime.block_on(future),
+            // Gone only while this is dropped; nobody calls it then.
+            None => tokio::runtime::Handle::current().block_on(future),
+        }
+    }
+
+    /// Reads every host, with handles that cannot write.
+    pub fn observe(&self, desired: &Desired) -> Observed {
+        self.block_on(self.inner.observe(&desired.resources))
+    }
+
+    /// Plans from an observation.
+    pub fn plan(&self, desired: &Desired, observed: &Observed, options: PlanOptions) -> Plan {
+        self.inner.plan(desired, observed, options)
+    }
+
+    /// Looks for what an earlier run began and did not see end.
+    pub fn recover(&self, desired: &Desired, journal: &Arc<dyn Journal>) -> Result<Vec<Recovered>, CliError> {
+        let fleet = self.inner.writers(&desired.resources);
+        self.block_on(recover(journal.clone(), &fleet, Arc::new(Timestamp::now)))
+            .map_err(|e| CliError::failed("the journal cannot be used").caused_by(e))
+    }
+
+    /// Carries a plan out. The first SIGINT or SIGTERM lets running steps end and starts no new one; the second one leaves
+    /// them. `told` is called at each.
+    pub fn carry_out(
+        &self,
+        desired: &Desired,
+        plan: &Plan,
+        journal: Arc<dyn Journal>,
+        events: Events,
+        told: impl Fn(&str) + Send + 'static,
+    ) -> Result<Report, CliError> {
+        self.block_on(async {
+            let mut signals =
+                daemon::listen().map_err(|e| CliError::failed("signals cannot be listened to").caused_by(e))?;
+            let stop = Stop::default();
+            let asked = stop.clone();
+            let listener = tokio::spawn(async move {
+                while let Some(signal) = signals.recv().await {
+                    match signal {
+                        daemon::Signal::Hangup => {}
+                        daemon::Signal::Terminate if !asked.drain.is_cancelled() => {
+                            told("ending: what runs goes on to its end, nothing new begins; once more to leave it");
+                            asked.drain.cancel();
+                        }
+                        daemon::Signal::Terminate => {
+                            told("leaving what runs; a migration goes on by itself, and the next run finds it");
+                            asked.leave.cancel();
+                        }
+                    }
+                }
+            });
+            let result = self.inner.carry_out(desired, plan, journal, events, stop).await;
+            listener.abort();
+            match result {
+                Ok(report) => Ok(report),
+                Err(error @ ExecuteError::Plan(_)) => {
+                    Err(CliError::failed("the plan cannot be carried out").caused_by(error))
+                }
+                Err(error) => Err(CliError::failed(
+                    "the journal failed while the plan was carried out, so no step was begun after that",
+                )
+                .caused_by(error)
+                .hint("see to the state folder's disk, then run `drover apply` again: it looks at what was begun")),
+            }
+        })
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        // A call to a host that hangs must not keep the process.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
     }
 }

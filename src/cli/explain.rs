@@ -3,8 +3,9 @@
 use super::args::ExplainArgs;
 use super::exit::{CliError, Exit};
 use super::output::Output;
+use crate::finding::nearest;
 use crate::kind::{API_VERSION, KINDS, KindInfo};
-use crate::load::{nearest, schema};
+use crate::load::schema;
 use serde_json::{Map, Value};
 use std::fmt::Write as _;
 use std::io::Write as _;

@@ -5,7 +5,7 @@ use super::exit::{CliError, Exit};
 use super::output::Output;
 use super::settings;
 use crate::journal::{Journal, Outcome, PassRecord, Sqlite, StepRecord};
-use crate::render::escape::line;
+use crate::render::escape::line as terminal;
 use crate::render::json;
 use crate::render::view::{seconds, short_id};
 use jiff::Timestamp;
@@ -25,7 +25,7 @@ pub fn run(args: &HistoryArgs, global: &Global, out: &mut Output) -> Result<Exit
 
 /// Reads the journal in a state folder, the configured one where none is given; also beside a running daemon.
 pub fn from_journal(state: Option<&PathBuf>, limit: usize, global: &Global) -> Result<Vec<PassRecord>, CliError> {
-    let path = settings::load(global, state)?.journal_file();
+    let path = settings::journal_that_is_there(&settings::load(global, state)?);
     if !path.exists() {
         return Err(CliError::failed(format!("there is no journal at `{}`", path.display()))
             .hint("give the folder that `drover daemon` or `drover apply` was given with --state"));
@@ -42,7 +42,7 @@ pub fn pass(out: &mut Output, pass: &PassRecord) -> io::Result<()> {
         (None, Some(_)) => "ended",
         (None, None) => "running, or cut off",
     };
-    let result = line(result);
+    let result = terminal(result);
     let result = match result.as_ref() {
         "succeeded" => paint.green(&result),
         "failed" => paint.red(&result),
@@ -51,7 +51,7 @@ pub fn pass(out: &mut Output, pass: &PassRecord) -> io::Result<()> {
     let commit = pass.commit.as_deref().map_or_else(|| "no commit".into(), |c| format!("commit {}", short_id(c)));
     let took = took(pass.began_at, pass.ended_at);
     let heading = format!("pass {}", pass.pass);
-    writeln!(out.stdout, "{}  {}  {}  {result}{took}", paint.bold(&heading), time(pass.began_at), line(&commit))?;
+    writeln!(out.stdout, "{}  {}  {}  {result}{took}", paint.bold(&heading), time(pass.began_at), terminal(&commit))?;
     for step in &pass.steps {
         writeln!(out.stdout, "  {}", self::step(step))?;
     }
@@ -68,9 +68,9 @@ fn step(step: &StepRecord) -> String {
         Some(Outcome::Interrupted) => ("left", None),
         Some(Outcome::Skipped { reason }) => ("skipped", Some(reason)),
     };
-    let why = why.map_or_else(String::new, |w| format!(": {}", line(w)));
+    let why = why.map_or_else(String::new, |w| format!(": {}", terminal(w)));
     let took = took(step.started_at, step.finished_at);
-    format!("{how:<13} {} {}{took}{why}", line(&step.resource), line(&step.summary))
+    format!("{how:<13} {} {}{took}{why}", terminal(&step.resource), terminal(&step.summary))
 }
 
 fn took(from: Timestamp, to: Option<Timestamp>) -> String {

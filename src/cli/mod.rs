@@ -1,6 +1,7 @@
 //! The command line: arguments as typed ([`args`]), what they mean ([`settings`], [`source`]), one file for each command,
 //! and how each ends ([`exit`]). Results go to standard output, everything else to standard error.
 
+mod apply;
 mod args;
 mod completions;
 mod daemon;
@@ -10,6 +11,7 @@ mod explain;
 mod fetch;
 mod history;
 mod manifests;
+mod observe;
 mod output;
 mod plan;
 mod powers;
@@ -64,7 +66,8 @@ fn dispatch(cli: &Cli, out: &mut Output) -> Result<Exit, CliError> {
         Command::Plan(args) => plan::run(args, global, out),
         Command::History(args) => history::run(args, global, out),
         Command::Status(args) => status::run(args, global, out),
+        Command::Apply(args) => apply::run(args, global, out),
+        Command::Observe(args) => observe::run(args, global, out),
         Command::Daemon(args) => daemon::run(args, global),
-        Command::Apply(_) | Command::Observe(_) => Err(CliError::failed("this command comes with the engine")),
     }
 }

@@ -14,7 +14,7 @@ pub fn run(args: &ObserveArgs, global: &Global, out: &mut Output) -> Result<Exit
     settings::log(&config, true)?;
     let opened = source::open(&args.source, &config)?;
     let Some(desired) = manifests::load(&opened, out)? else { return Ok(Exit::Invalid) };
-    let observed = Engine::for_reading(&config)?.observe(&desired)?;
+    let observed = Engine::new(&config)?.observe(&desired);
     match args.output {
         ObservedFormat::Table => table::observed(&mut out.stdout, &observed, out.paint)?,
         ObservedFormat::Json => json::write(&mut out.stdout, &observed)?,

@@ -2,9 +2,9 @@
 
 use super::args::{Global, When};
 use super::exit::CliError;
-use crate::finding::{Finding, Severity};
-use crate::render::escape::line;
-use crate::render::{self, Paint};
+use crate::finding::Severity;
+use crate::render::Paint;
+use crate::render::escape::line as terminal;
 use std::io::{self, IsTerminal, Write};
 
 /// A command's two outputs, and what they can show.
@@ -40,7 +40,7 @@ impl Output {
 
     /// Tells the user something that is not the result. Nobody reading is no reason to stop.
     pub fn note(&self, text: &str) {
-        let _ = writeln!(io::stderr(), "{}", line(text));
+        let _ = writeln!(io::stderr(), "{}", terminal(text));
     }
 
     /// Warns.
@@ -53,14 +53,6 @@ impl Output {
         self.labelled(Severity::Error, &error.text(), error.hint_text());
     }
 
-    /// Shows findings that are not the command's result.
-    pub fn findings(&self, findings: &[Finding]) {
-        let mut text = Vec::new();
-        if render::text::findings(&mut text, findings, self.err_paint).is_ok() {
-            let _ = io::stderr().write_all(&text);
-        }
-    }
-
     fn labelled(&self, severity: Severity, text: &str, hint: Option<&str>) {
         let label = format!("{severity}:");
         let label = match severity {
@@ -69,9 +61,9 @@ impl Output {
             Severity::Info => self.err_paint.cyan(&label),
         };
         let mut stderr = io::stderr();
-        let _ = writeln!(stderr, "{label} {}", line(text));
+        let _ = writeln!(stderr, "{label} {}", terminal(text));
         if let Some(hint) = hint {
-            let _ = writeln!(stderr, "\nhint: {}", line(hint));
+            let _ = writeln!(stderr, "\nhint: {}", terminal(hint));
         }
     }
 }

@@ -64,7 +64,7 @@ fn valid_base(base: &Opened, out: &Output) -> Result<Desired, CliError> {
 fn observed(args: &PlanArgs, config: &Config, desired: &Desired) -> Result<Observed, CliError> {
     match &args.observed {
         Some(path) => engine::read_observed(path),
-        None => Engine::for_reading(config)?.observe(desired),
+        None => Ok(Engine::new(config)?.observe(desired)),
     }
 }
 

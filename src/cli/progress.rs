@@ -4,7 +4,7 @@ use crate::execute::Event;
 use crate::journal::Outcome;
 use crate::plan::Plan;
 use crate::render::Paint;
-use crate::render::escape::line;
+use crate::render::escape::line as terminal;
 use crate::render::view::{bytes, migration, millis, seconds};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use jiff::Timestamp;
@@ -46,7 +46,7 @@ impl Progress {
                     Some(m) => format!("migrating {} {} -> {}", m.name, m.from, m.to),
                     None => s.summary.clone(),
                 };
-                (s.id.clone(), line(&label).into_owned())
+                (s.id.clone(), terminal(&label).into_owned())
             })
             .collect();
         let total = plan.steps.iter().filter(|s| !s.is_blocked()).count();
@@ -103,6 +103,18 @@ impl Progress {
         }
     }
 
+    /// Says something between the lines or above the bars.
+    pub fn note(&self, text: &str) {
+        match &self.bars {
+            Some(bars) => {
+                let _ = bars.println(text);
+            }
+            None => {
+                let _ = writeln!(io::stderr(), "{text}");
+            }
+        }
+    }
+
     /// Takes what is drawn off the terminal.
     pub fn finish(&self) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -124,7 +136,7 @@ impl Progress {
 
 impl State {
     fn label(&self, step: &str) -> String {
-        self.labels.get(step).cloned().unwrap_or_else(|| line(step).into_owned())
+        self.labels.get(step).cloned().unwrap_or_else(|| terminal(step).into_owned())
     }
 
     /// The line for an event, if it is worth one. With bars, what goes on is drawn and only what ended is written.
@@ -149,7 +161,7 @@ impl State {
                 "{} {}: {}; again in {}",
                 counted(self),
                 self.label(step),
-                line(error),
+                terminal(error),
                 seconds(after.as_secs_f64())
             )),
             Event::Finished { step, outcome, took } => {
@@ -159,10 +171,10 @@ impl State {
                 let how = match outcome {
                     Outcome::Done => format!("done in {took}"),
                     Outcome::AlreadyDone => "nothing to do any more".into(),
-                    Outcome::Refused { reason } => format!("refused: {}", line(reason)),
-                    Outcome::Failed { error, .. } => format!("failed after {took}: {}", line(error)),
+                    Outcome::Refused { reason } => format!("refused: {}", terminal(reason)),
+                    Outcome::Failed { error, .. } => format!("failed after {took}: {}", terminal(error)),
                     Outcome::Interrupted => format!("left after {took}; what goes on is found by the next run"),
-                    Outcome::Skipped { reason } => format!("skipped: {}", line(reason)),
+                    Outcome::Skipped { reason } => format!("skipped: {}", terminal(reason)),
                 };
                 Some(format!("{} {}: {how}", counted(self), self.label(step)))
             }
@@ -195,10 +207,10 @@ pub fn amounts(progress: &crate::observed::Progress) -> String {
     match (progress.phase.is_empty(), parts.is_empty()) {
         (true, true) => seconds(progress.elapsed_millis as f64 / 1000.0),
         (true, false) => parts.join(", "),
-        (false, true) => line(&progress.phase).into_owned(),
+        (false, true) => terminal(&progress.phase).into_owned(),
         // The figures say more than `copying memory`; another phase is worth its word.
         (false, false) if progress.phase == "copying memory" => parts.join(", "),
-        (false, false) => format!("{}, {}", parts.join(", "), line(&progress.phase)),
+        (false, false) => format!("{}, {}", parts.join(", "), terminal(&progress.phase)),
     }
 }
 

@@ -6,7 +6,6 @@ use super::explain::find_kind;
 use super::output::Output;
 use crate::kind::KINDS;
 use crate::load::schema;
-use crate::render::json;
 use crate::render::table::Table;
 use std::path::Path;
 
@@ -17,8 +16,11 @@ pub fn run(args: &SchemaArgs, out: &mut Output) -> Result<Exit, CliError> {
         (Some(kind), None) => {
             match schema::all().into_iter().find(|(file, _)| file.strip_suffix(".schema.json") == Some(kind)) {
                 // `plan` and `observed` are no kinds, and have schemas.
-                Some((_, document)) => json::write(&mut out.stdout, &document)?,
-                None => json::write(&mut out.stdout, &schema::document_schema(find_kind(kind)?))?,
+                Some((_, document)) => out.stdout.write_all(schema::to_text(&document).as_bytes())?,
+                None => {
+                    let document = schema::document_schema(find_kind(kind)?);
+                    out.stdout.write_all(schema::to_text(&document).as_bytes())?;
+                }
             }
         }
         (None, None) => {
@@ -40,9 +42,7 @@ fn write_all(folder: &Path, out: &Output) -> Result<(), CliError> {
     let all = schema::all();
     for (name, document) in &all {
         let path = folder.join(name);
-        let mut text = Vec::new();
-        json::write(&mut text, document)?;
-        std::fs::write(&path, text).map_err(|e| failed(&path, e))?;
+        std::fs::write(&path, schema::to_text(document)).map_err(|e| failed(&path, e))?;
     }
     out.note(&format!("{} schemas written to {}", all.len(), folder.display()));
     Ok(())

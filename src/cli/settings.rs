@@ -3,8 +3,9 @@
 use super::args::{DaemonArgs, Global, LogFormat};
 use super::exit::CliError;
 use crate::config::{self, Config, ConfigError, Layer};
+use crate::daemon::{LockError, StateLock};
 use crate::telemetry;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The configuration for a command that is not the daemon.
 pub fn load(global: &Global, state: Option<&PathBuf>) -> Result<Config, CliError> {
@@ -48,6 +49,52 @@ fn level(verbose: u8) -> Option<&'static str> {
         1 => Some("debug"),
         _ => Some("trace"),
     }
+}
+
+/// Where the journal is: in the configured folder. Where none is configured and the system's is not this user's to write,
+/// in the user's own.
+fn state_folders(config: &Config) -> Vec<PathBuf> {
+    let mut folders = vec![config.state_dir.clone()];
+    let not_configured = Config::resolve(Layer::default()).is_ok_and(|d| d.state_dir == config.state_dir);
+    let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+    if not_configured {
+        let own = absolute("XDG_STATE_HOME").or_else(|| absolute("HOME").map(|h| h.join(".local/state")));
+        folders.extend(own.map(|p| p.join("drover")));
+    }
+    folders
+}
+
+/// Takes the state folder for this process, which then is the only Drover that acts with it.
+pub fn take_state(config: &Config) -> Result<(PathBuf, StateLock), CliError> {
+    let folders = state_folders(config);
+    for (i, folder) in folders.iter().enumerate() {
+        match StateLock::take(folder) {
+            Ok(lock) => return Ok((folder.clone(), lock)),
+            Err(LockError::Io { why, .. })
+                if i + 1 < folders.len() && why.kind() == std::io::ErrorKind::PermissionDenied => {}
+            Err(error @ LockError::Held { .. }) => {
+                return Err(CliError::refused("another Drover is at work").caused_by(error).hint(
+                    "let the daemon do it, or wait for it; another folder with --state would let two act at once",
+                ));
+            }
+            Err(error) => {
+                let hint = error.hint();
+                return Err(CliError::failed("the journal has no place").caused_by(error).hint(hint));
+            }
+        }
+    }
+    Err(CliError::failed("the journal has no place").hint("name a folder with --state"))
+}
+
+/// The journal's file in a state folder.
+pub fn journal_in(config: &Config, state: &Path) -> PathBuf {
+    Config { state_dir: state.to_owned(), ..config.clone() }.journal_file()
+}
+
+/// The journal that is there, of those that could be meant.
+pub fn journal_that_is_there(config: &Config) -> PathBuf {
+    let files: Vec<PathBuf> = state_folders(config).iter().map(|f| journal_in(config, f)).collect();
+    files.iter().find(|f| f.exists()).unwrap_or(&files[0]).clone()
 }
 
 /// Sets the log up. A command for people logs warnings only, unless told otherwise; the daemon logs what its operator

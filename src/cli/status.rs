@@ -7,7 +7,7 @@ use super::output::Output;
 use super::{fetch, progress};
 use crate::daemon::{DaemonStatus, PassResult, Phase, STATUS_VERSION};
 use crate::journal::Outcome;
-use crate::render::escape::line;
+use crate::render::escape::line as terminal;
 use crate::render::json;
 use crate::render::table::Table;
 use crate::render::view::{seconds, short_id, summary};
@@ -97,7 +97,7 @@ fn write(out: &mut Output, status: &DaemonStatus) -> io::Result<()> {
     let width = lines.iter().map(|(label, _)| label.len()).max().unwrap_or_default();
     for (label, text) in &lines {
         let label = format!("{label}:{}", " ".repeat(width - label.len()));
-        writeln!(out.stdout, "{} {}", paint.bold(&label), line(text))?;
+        writeln!(out.stdout, "{} {}", paint.bold(&label), terminal(text))?;
     }
     troubles(out, status)?;
     hosts(out, status)
@@ -134,16 +134,16 @@ fn troubles(out: &mut Output, status: &DaemonStatus) -> io::Result<()> {
             (None, Some(progress)) => progress::amounts(progress),
             (None, None) => format!("since {}", time(step.started_at)),
         };
-        writeln!(out.stdout, "  {}: {}", line(&step.summary), line(&how))?;
+        writeln!(out.stdout, "  {}: {}", terminal(&step.summary), terminal(&how))?;
     }
     if let Some(error) = &status.fetch.error {
         let hint = error.hint.as_ref().map_or_else(String::new, |h| format!("; {h}"));
         let text = format!("since {}: {}{hint}", time(error.since), error.message);
-        writeln!(out.stdout, "{} {}", paint.red("The repository cannot be read"), line(&text))?;
+        writeln!(out.stdout, "{} {}", paint.red("The repository cannot be read"), terminal(&text))?;
     }
     if let Some(invalid) = &status.invalid {
         let label = format!("Commit {} is invalid and changes nothing:", short_id(&invalid.commit));
-        writeln!(out.stdout, "{}", paint.red(&line(&label)))?;
+        writeln!(out.stdout, "{}", paint.red(&terminal(&label)))?;
         crate::render::text::findings(&mut out.stdout, &invalid.findings, paint)?;
     }
     let Some(last) = status.last.as_ref().filter(|l| l.summary.result != PassResult::Succeeded) else { return Ok(()) };
@@ -153,7 +153,7 @@ fn troubles(out: &mut Output, status: &DaemonStatus) -> io::Result<()> {
             Outcome::Refused { reason } => ("refused:", reason),
             _ => continue,
         };
-        writeln!(out.stdout, "{} step {}: {}", paint.red(label), line(step), line(text))?;
+        writeln!(out.stdout, "{} step {}: {}", paint.red(label), terminal(step), terminal(text))?;
     }
     crate::render::text::findings(&mut out.stdout, &last.summary.findings, paint)
 }

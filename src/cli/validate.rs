@@ -3,21 +3,26 @@
 use super::args::{FindingsFormat, Global, ValidateArgs};
 use super::exit::{CliError, Exit};
 use super::output::Output;
-use super::{settings, source};
-use crate::load::{self, Limits};
-use crate::render::{json, text};
+use super::{manifests, settings, source};
+use crate::render::findings;
 
 /// Runs the command. What is found is the result, so it goes to standard output.
 pub fn run(args: &ValidateArgs, global: &Global, out: &mut Output) -> Result<Exit, CliError> {
     let config = settings::load(global, None)?;
     settings::log(&config, true)?;
     let opened = source::open(&args.source, &config)?;
-    let loaded = load::load(opened.tree.as_ref(), opened.revision.clone(), &Limits::default());
-    match args.output {
-        FindingsFormat::Text => text::findings(&mut out.stdout, &loaded.findings, out.paint)?,
-        _ => json::write(&mut out.stdout, &loaded.findings)?,
-    }
+    let loaded = manifests::read(&opened);
+    let text = match args.output {
+        FindingsFormat::Text => {
+            findings::text(&loaded.findings, &|file| manifests::text_of(&opened, file), out.paint.0)
+        }
+        FindingsFormat::Json => findings::json_text(&loaded.findings),
+        FindingsFormat::Github => findings::github(&loaded.findings),
+        FindingsFormat::Sarif => findings::sarif(&loaded.findings),
+    };
+    out.stdout.write_all(text.as_bytes())?;
     let Some(desired) = loaded.desired else { return Ok(Exit::Invalid) };
-    out.note(&format!("{} resources are valid", desired.resources.len()));
+    let count = desired.resources.len();
+    out.note(&format!("{count} {} valid", if count == 1 { "resource is" } else { "resources are" }));
     Ok(Exit::Done)
 }

@@ -264,6 +264,9 @@ mod tests {
         }
         assert!(matches!(apply("<domain", &[]), Err(EditError::NotXml(_))));
         let bad = Edit::Add { at: "/domain".into(), xml: "<a>".into() };
+        assert!(matches!(bad.check(), Err(EditError::NotXml(_))));
+        assert!(matches!(Edit::Remove { at: "disk".into() }.check(), Err(EditError::Selector { .. })));
+        assert_eq!(Edit::Remove { at: "/domain/nothing".into() }.check(), Ok(()));
         assert!(matches!(edited(&[bad]), Err(EditError::NotXml(_))));
     }
 

@@ -142,6 +142,10 @@ impl Walk<'_> {
 
     fn children(&mut self, desired: &Scope<'_>, observed: &Scope<'_>, at: &str) {
         let mut used = vec![false; observed.element.children.len()];
+        let mut of_name: BTreeMap<&str, usize> = BTreeMap::new();
+        for child in desired.element.elements() {
+            *of_name.entry(child.name.as_str()).or_default() += 1;
+        }
         for child in desired.element.elements() {
             if self.equivalence.live && child.name == "cpu" && child.attribute("mode") == Some("host-model") {
                 continue;
@@ -161,7 +165,7 @@ impl Walk<'_> {
                     candidates.push((index, *n, e));
                 }
             }
-            let of_name = desired.element.all(&child.name).count();
+            let of_name = of_name.get(child.name.as_str()).copied().unwrap_or(0);
             match self.partner(&wanted, observed, &candidates, of_name) {
                 Some((index, n, e)) => {
                     used[index] = true;

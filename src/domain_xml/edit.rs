@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// One edit. `at` selects elements by a small subset of XPath: `/domain/devices/disk[target/@dev='vda']/driver`; each
-/// step may carry `[@attr='v']`, `[child/@attr='v']`, `[child='text']` or `[n]`.
+/// step is a name or `*` and may carry `[@attr='v']`, `[child/@attr='v']`, `[child='text']` or `[n]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "op", rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields)]
 pub enum Edit {

@@ -2,8 +2,10 @@
 //! and what to do. Findings are collected, never thrown one at a time.
 
 mod code;
+mod nearest;
 
 pub use code::Code;
+pub(crate) use nearest::nearest;
 
 use crate::model::ResourceId;
 use schemars::JsonSchema;

@@ -156,7 +156,7 @@ impl Resources {
         }
         let message =
             format!("`{}` refers to the {kind} `{}`, which is not declared", from.name(), name.escape_debug());
-        let hint = match crate::load::nearest(name, self.names(kind)) {
+        let hint = match crate::finding::nearest(name, self.names(kind)) {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("declare a {kind} of this name, or name another one"),
         };

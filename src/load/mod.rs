@@ -10,7 +10,6 @@ pub mod tree;
 mod yaml;
 
 pub use gather::load;
-pub(crate) use text::nearest;
 pub use tree::MemoryTree;
 
 use crate::finding::Finding;

@@ -5,7 +5,7 @@
 //! first, and the comment says so; counts, deletions, held back steps and errors stay. Where even those are too many to
 //! be listed, as many as fit are, and the rest is counted.
 
-use super::escape::{line, markdown as md};
+use super::escape::{line as terminal, markdown as md, markdown_code as code};
 use super::value::{Shown, Sign};
 use super::view::{self, BlockView, ResourceView, StepView, Symbol, View};
 use crate::finding::{Finding, Severity};
@@ -34,7 +34,7 @@ pub fn write(out: &mut dyn Write, plan: &Plan) -> io::Result<()> {
 /// A plan as Markdown.
 pub fn render(plan: &Plan) -> String {
     let view = View::new(plan);
-    let mut text = head(&view);
+    let mut out = head(&view);
     let foot = foot(plan);
 
     let errors = view.plan.findings.iter().filter(|f| f.severity == Severity::Error);
@@ -45,22 +45,22 @@ pub fn render(plan: &Plan) -> String {
         List { title: "Held back", what: "reasons", items: blocks.iter().map(block).collect() },
     ];
     for section in fit(lists, MUST_SEE) {
-        text.push_str(&section);
+        out.push_str(&section);
     }
 
-    let room = LIMIT.saturating_sub(text.len() + foot.len() + CUT_NOTES);
+    let room = LIMIT.saturating_sub(out.len() + foot.len() + CUT_NOTES);
     let mut sections = details(&view);
     cut(&mut sections, room);
     for section in &sections {
-        section.push_to(&mut text);
+        section.push_to(&mut out);
     }
-    text.push_str(&foot);
-    text
+    out.push_str(&foot);
+    out
 }
 
 fn head(view: &View<'_>) -> String {
     let s = view.plan.summary;
-    let mut text = format!(
+    let mut out = format!(
         "{MARKER}\n### Drover plan\n\n\
          | create | update | migrate | delete | run | unchanged | blocked | unknown |\n\
          | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n\
@@ -68,13 +68,13 @@ fn head(view: &View<'_>) -> String {
         s.create, s.update, s.migrate, s.delete, s.run, s.unchanged, s.blocked, s.unknown
     );
     let _ = writeln!(
-        text,
+        out,
         "**{}**\n\nFor {}, observed at {}.\n",
-        md(&clip(&view.conclusion(), 300)),
-        md(&clip(&view.revision(), 300)),
+        text(&clip(&view.conclusion(), 300)),
+        text(&clip(&view.revision(), 300)),
         view.plan.observed_at
     );
-    text
+    out
 }
 
 fn foot(plan: &Plan) -> String {
@@ -144,7 +144,7 @@ fn irreversible(view: &View<'_>) -> Vec<Item> {
         .map(|s| {
             let what = format!(
                 "- **{}** {}{}",
-                md(&clip(&s.step.resource.to_string(), 140)),
+                text(&clip(&s.step.resource.to_string(), 140)),
                 prose(&clip(&s.step.summary, 300)),
                 if s.held_back { " (held back)" } else { "" }
             );
@@ -163,7 +163,7 @@ fn irreversible(view: &View<'_>) -> Vec<Item> {
         view.resources
             .iter()
             .filter(|r| r.report.operation == Operation::Delete && !named.contains(&r.id))
-            .map(|r| format!("- **{}** {}\n", md(&clip(&r.id.to_string(), 140)), md(&clip(&r.phrase, 200))))
+            .map(|r| format!("- **{}** {}\n", text(&clip(&r.id.to_string(), 140)), text(&clip(&r.phrase, 200))))
             .map(|text| Item { full: text.clone(), short: text }),
     );
     items
@@ -171,7 +171,7 @@ fn irreversible(view: &View<'_>) -> Vec<Item> {
 
 fn block(block: &BlockView<'_>) -> Item {
     const NAMED: usize = 10;
-    let mut unique: Vec<String> = block.steps.iter().map(|s| md(&clip(&s.resource.to_string(), 140))).collect();
+    let mut unique: Vec<String> = block.steps.iter().map(|s| text(&clip(&s.resource.to_string(), 140))).collect();
     unique.dedup();
     let what = |named: usize| {
         let more = unique.len().saturating_sub(named);
@@ -338,22 +338,22 @@ fn sign(symbol: Symbol) -> char {
 /// A resource within a `diff` fence. No line begins with fewer than four spaces and a backtick, so none closes the fence.
 fn resource(resource: &ResourceView<'_>) -> String {
     let place = match &resource.report.source {
-        Some(source) => line(&source.to_string()).into_owned(),
+        Some(source) => terminal(&source.to_string()).into_owned(),
         None => "no manifest".into(),
     };
     let mut text = format!(
         "# {} {} ({place}; {:?}, {:?})\n",
-        line(&resource.id.to_string()),
-        line(&resource.phrase),
+        terminal(&resource.id.to_string()),
+        terminal(&resource.phrase),
         resource.report.sync,
         resource.report.health
     );
     for field in resource.fields(false) {
         let symbol = sign(field.symbol);
-        let path = line(&field.change.path);
+        let path = terminal(&field.change.path);
         let notes = match field.notes.as_slice() {
             [] => String::new(),
-            notes => format!(" ({})", line(&notes.join(", "))),
+            notes => format!(" ({})", terminal(&notes.join(", "))),
         };
         let _ = match &field.shown {
             Shown::Line(Some(before), Some(after)) => writeln!(text, "{symbol} {path}: {before} -> {after}{notes}"),
@@ -394,7 +394,7 @@ fn step(view: &StepView<'_>) -> String {
 /// At most `most` characters of a text as a terminal would show it; escaping it for Markdown afterwards makes at most six
 /// characters of each.
 fn clip(text: &str, most: usize) -> String {
-    let text = line(text);
+    let text = terminal(text);
     match text.char_indices().nth(most) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.into_owned(),
@@ -402,22 +402,23 @@ fn clip(text: &str, most: usize) -> String {
 }
 
 /// A sentence of Drover's: names stand in backticks, which become code. Everything between is text.
-fn prose(text: &str) -> String {
-    if text.matches('`').count() % 2 != 0 {
-        return md(text);
+fn prose(sentence: &str) -> String {
+    if sentence.matches('`').count() % 2 != 0 {
+        return text(sentence);
     }
-    text.split('`').enumerate().map(|(i, part)| if i % 2 == 0 { md(part) } else { code(part) }).collect()
+    sentence.split('`').enumerate().map(|(i, part)| if i % 2 == 0 { text(part) } else { code(part) }).collect()
 }
 
-/// Text as code, in a paragraph.
-fn code(text: &str) -> String {
-    format!("<code>{}</code>", html(text))
+/// Text in a paragraph or a table. A comment is read in its raw form too (mails, logs), so what is harmless once brackets,
+/// angle brackets and backticks are escaped stays as it is.
+fn text(text: &str) -> String {
+    md(text).replace("&#58; ", ": ").replace("&#40;", "(").replace("&#41;", ")").replace("&#39;", "'")
 }
 
 /// Text within an HTML element, harmless for Markdown as well.
 fn html(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
-    for c in line(text).chars() {
+    for c in terminal(text).chars() {
         if c.is_ascii_alphanumeric() || matches!(c, ' ' | '/' | '.' | '-' | ',' | '+') || !c.is_ascii() {
             out.push(c);
         } else {

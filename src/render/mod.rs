@@ -1,5 +1,5 @@
-//! What people and programs are shown: one [`view`] of a plan and three writers over it (terminal, Markdown, JSON),
-//! [`findings`] in four forms, and tables of what was observed and of what was done.
+//! What people and programs are shown: one [`view`] of a plan and three writers over it (terminal, Markdown, JSON);
+//! findings as text, JSON, GitHub's workflow commands and SARIF; tables of what was observed and of what was done.
 //!
 //! *Promises*: equal input gives equal bytes; text that comes from outside (names, messages of other systems) is escaped
 //! for the place it lands in; colour never carries meaning alone. Nothing here prints: every writer is given where to.

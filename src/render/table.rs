@@ -1,7 +1,7 @@
 //! Tables for the terminal: what was observed, and what was done.
 
 use super::Paint;
-use super::escape::line;
+use super::escape::line as terminal;
 use super::view::{bytes, seconds};
 use crate::observed::{DomainState, HostState, JobOperation, Observed, Reading, RunState};
 use std::io::{self, Write};
@@ -20,7 +20,7 @@ impl Table {
 
     /// Adds a row; its text is escaped here.
     pub fn row<S: AsRef<str>>(&mut self, cells: impl IntoIterator<Item = S>) {
-        self.rows.push(cells.into_iter().map(|c| line(c.as_ref()).into_owned()).collect());
+        self.rows.push(cells.into_iter().map(|c| terminal(c.as_ref()).into_owned()).collect());
     }
 
     /// Whether it has no rows.
@@ -109,7 +109,7 @@ pub fn observed(out: &mut dyn Write, observed: &Observed, paint: Paint) -> io::R
         writeln!(out)?;
     }
     for (host, why) in unknown {
-        writeln!(out, "{} {} could not be read: {}", paint.yellow("unknown:"), line(host), line(why))?;
+        writeln!(out, "{} {} could not be read: {}", paint.yellow("unknown:"), terminal(host), terminal(why))?;
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 //! the steps in order, what there is to say, and one last line that sums up.
 
 use super::Paint;
-use super::escape::line;
+use super::escape::line as terminal;
 use super::value::{Shown, Sign};
 use super::view::{self, FieldView, ResourceView, StepView, Symbol, View};
 use crate::finding::{Finding, Severity};
@@ -29,7 +29,7 @@ pub fn write(out: &mut dyn Write, plan: &Plan, options: Options) -> io::Result<(
     }
     writer.steps(&mut out, &view)?;
     writer.findings(&mut out, &view)?;
-    writeln!(out, "{}", writer.paint.bold(&line(&view.conclusion())))?;
+    writeln!(out, "{}", writer.paint.bold(&terminal(&view.conclusion())))?;
     out.flush()
 }
 
@@ -46,7 +46,7 @@ struct Writer {
 
 impl Writer {
     fn head(&self, out: &mut dyn Write, view: &View<'_>) -> io::Result<()> {
-        writeln!(out, "Plan for {}, observed at {}.", line(&view.revision()), view.plan.observed_at)?;
+        writeln!(out, "Plan for {}, observed at {}.", terminal(&view.revision()), view.plan.observed_at)?;
         if !view.symbols.is_empty() {
             writeln!(out, "\nSymbols:")?;
             for symbol in &view.symbols {
@@ -72,11 +72,11 @@ impl Writer {
 
     fn resource(&self, out: &mut dyn Write, view: &View<'_>, resource: &ResourceView<'_>) -> io::Result<()> {
         let id = resource.id.to_string();
-        let id = line(&id);
-        let heading = format!("# {id} {}", line(&resource.phrase));
+        let id = terminal(&id);
+        let heading = format!("# {id} {}", terminal(&resource.phrase));
         writeln!(out, "  {}", self.paint.bold(&heading))?;
         let place = match &resource.report.source {
-            Some(source) => line(&source.to_string()).into_owned(),
+            Some(source) => terminal(&source.to_string()).into_owned(),
             None => "no manifest".into(),
         };
         let state = format!("({place}; {:?}, {:?})", resource.report.sync, resource.report.health);
@@ -95,11 +95,11 @@ impl Writer {
 
     fn field(&self, out: &mut dyn Write, field: &FieldView<'_>) -> io::Result<()> {
         let symbol = self.symbol(field.symbol);
-        let path = line(&field.change.path);
+        let path = terminal(&field.change.path);
         let notes = if field.notes.is_empty() {
             String::new()
         } else {
-            format!("  {}", self.paint.dim(&format!("({})", line(&field.notes.join(", ")))))
+            format!("  {}", self.paint.dim(&format!("({})", terminal(&field.notes.join(", ")))))
         };
         match &field.shown {
             Shown::Line(Some(before), Some(after)) => {
@@ -133,8 +133,8 @@ impl Writer {
             return writeln!(out, "{indent}{label}: step {} waits for {numbers}, which {verb} held back", step.number);
         }
         for block in &step.step.blocked_by {
-            writeln!(out, "{indent}{label} [{}]: {}", block.code, line(&block.reason))?;
-            writeln!(out, "{indent}  way out: {}", line(&block.way_out))?;
+            writeln!(out, "{indent}{label} [{}]: {}", block.code, terminal(&block.reason))?;
+            writeln!(out, "{indent}  way out: {}", terminal(&block.way_out))?;
         }
         Ok(())
     }
@@ -153,7 +153,7 @@ impl Writer {
     fn step(&self, out: &mut dyn Write, view: &StepView<'_>) -> io::Result<()> {
         let step = view.step;
         let held = if view.held_back { self.paint.yellow(" [held back]") } else { "".into() };
-        writeln!(out, "{:>4}. {}{held}", view.number, line(&step.summary))?;
+        writeln!(out, "{:>4}. {}{held}", view.number, terminal(&step.summary))?;
         let costs: Vec<String> = view::costs(step)
             .into_iter()
             .map(|part| match part.as_str() {
@@ -163,8 +163,8 @@ impl Writer {
             })
             .collect();
         writeln!(out, "      {}", costs.join(", "))?;
-        writeln!(out, "      why: {}", line(&step.why))?;
-        writeln!(out, "      undo: {}", line(step.undo.as_deref().unwrap_or("nothing undoes it")))?;
+        writeln!(out, "      why: {}", terminal(&step.why))?;
+        writeln!(out, "      undo: {}", terminal(step.undo.as_deref().unwrap_or("nothing undoes it")))?;
         if !view.waits_for.is_empty() {
             writeln!(out, "      waits for: {}", view::list(&view.waits_for))?;
         }
@@ -189,18 +189,18 @@ impl Writer {
             Severity::Warning => self.paint.yellow(&label),
             Severity::Info => self.paint.cyan(&label),
         };
-        writeln!(out, "{indent}{label}: {}", line(&finding.message))?;
-        let mut place: Vec<String> = finding.source.iter().map(|s| line(&s.to_string()).into_owned()).collect();
-        place.extend(finding.resource.iter().map(|r| line(&r.to_string()).into_owned()));
-        place.extend(finding.path.iter().map(|p| line(p).into_owned()));
+        writeln!(out, "{indent}{label}: {}", terminal(&finding.message))?;
+        let mut place: Vec<String> = finding.source.iter().map(|s| terminal(&s.to_string()).into_owned()).collect();
+        place.extend(finding.resource.iter().map(|r| terminal(&r.to_string()).into_owned()));
+        place.extend(finding.path.iter().map(|p| terminal(p).into_owned()));
         if !place.is_empty() {
             writeln!(out, "{indent}  --> {}", place.join(", "))?;
         }
         for other in &finding.related {
-            writeln!(out, "{indent}  see {}", line(&other.to_string()))?;
+            writeln!(out, "{indent}  see {}", terminal(&other.to_string()))?;
         }
         match &finding.hint {
-            Some(hint) => writeln!(out, "{indent}  = hint: {}", line(hint)),
+            Some(hint) => writeln!(out, "{indent}  = hint: {}", terminal(hint)),
             None => Ok(()),
         }
     }

@@ -491,3 +491,96 @@ fn a_bare_repository_needs_a_revision() {
     assert_eq!(code, 64);
     assert!(err.contains("--rev HEAD"), "{err}");
 }
+
+/// Hosts that are kept in a file, so that one run sees what another did.
+fn simulated(world: &World, args: &[&str]) -> (i32, String, String) {
+    let mut command = world.drover(args);
+    command.env("DROVER_SIM_STATE", world.path().join("sim.json"));
+    let out = command.output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (out.status.code().unwrap(), text(out.stdout), text(out.stderr))
+}
+
+const APPLY: &[&str] = &["apply", "fleet", "--auto-approve", "--state", "state"];
+
+#[test]
+fn apply_makes_it_so_and_the_next_plan_is_empty() {
+    let world = fleet();
+    let (code, out, err) = simulated(&world, APPLY);
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(out.contains("will be created") && out.contains("Applied:") && out.contains(" 0 failed"), "{out}");
+    assert!(err.lines().any(|l| l.contains("/") && l.contains("done in")), "progress has a line for each end: {err}");
+    let (code, out, err) = simulated(&world, &["plan", "fleet", "--detailed-exitcode"]);
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(out.contains("No changes."), "{out}");
+
+    // One line moves the machine, and the plan says so before.
+    world_write(&world, "fleet/vms.yaml", &MACHINE.replace("kvm-a", "kvm-b"));
+    let (code, out, _) = simulated(&world, &["plan", "fleet", "--detailed-exitcode"]);
+    assert_eq!(code, 2);
+    assert!(out.contains("# VirtualMachine/web-1 will be migrated from kvm-a to kvm-b"), "{out}");
+    let (code, out, err) = simulated(&world, APPLY);
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(err.contains("migrating web-1 kvm-a -> kvm-b: done in"), "{err}");
+    let (_, out, _) = simulated(&world, &["observe", "fleet"]);
+    assert!(out.lines().any(|l| l.starts_with("kvm-b") && l.contains("web-1") && l.contains("running")), "{out}");
+
+    let (code, out, _) = simulated(&world, &["history", "--state", "state"]);
+    assert_eq!(code, 0);
+    assert!(out.contains("pass 2") && out.contains("succeeded") && out.contains("VirtualMachine/web-1"), "{out}");
+    let (code, out, _) = simulated(&world, &["status", "--state", "state"]);
+    assert!(code == 0 && out.contains("pass 2") && !out.contains("pass 1"), "{out}");
+}
+
+fn world_write(world: &World, name: &str, text: &str) {
+    std::fs::write(world.path().join(name), text).unwrap();
+}
+
+#[test]
+fn a_saved_observation_plans_as_the_hosts_do() {
+    let world = fleet();
+    for form in ["json", "yaml"] {
+        let (code, out, err) = simulated(&world, &["observe", "fleet", "-o", form]);
+        assert_eq!(code, 0, "{err}");
+        assert!(out.contains("formatVersion") && out.contains("kvm-b"), "{out}");
+        world_write(&world, &format!("seen.{form}"), &out);
+    }
+    let direct = simulated(&world, &["plan", "fleet", "-o", "json"]).1;
+    let saved = simulated(&world, &["plan", "fleet", "-o", "json", "--observed", "seen.json"]).1;
+    let hash = |text: &str| serde_json::from_str::<Value>(text).unwrap()["hash"].clone();
+    assert_eq!(hash(&direct), hash(&saved));
+}
+
+#[test]
+fn a_saved_plan_that_no_longer_fits_is_refused_and_says_what_differs() {
+    let world = fleet();
+    simulated(&world, &["plan", "fleet", "--out", "plan.json"]);
+    world_write(&world, "fleet/more.yaml", &MACHINE.replace("web-1", "web-2"));
+    let apply = ["apply", "plan.json", "--auto-approve", "--state", "state"];
+    let (code, out, err) = simulated(&world, &apply);
+    assert_eq!(code, 4, "{out}{err}");
+    assert!(err.contains("does not fit what is there now") && err.contains("new:") && err.contains("web-2"), "{err}");
+    assert!(simulated(&world, &["observe", "fleet"]).1.lines().all(|l| !l.contains("web-1")), "nothing was done");
+    // As it was: then it fits.
+    std::fs::remove_file(world.path().join("fleet/more.yaml")).unwrap();
+    let (code, out, err) = simulated(&world, &apply);
+    assert_eq!(code, 0, "{out}{err}");
+}
+
+#[test]
+fn two_that_act_with_one_state_folder_are_one_too_many() {
+    let world = fleet();
+    let _lock = drover::daemon::StateLock::take(&world.path().join("state")).unwrap();
+    let (code, _, err) = simulated(&world, APPLY);
+    assert_eq!(code, 4, "{err}");
+    assert!(err.contains("another Drover is at work") && err.contains(&std::process::id().to_string()), "{err}");
+}
+
+#[test]
+fn a_dry_run_leaves_no_trace() {
+    let world = fleet();
+    assert_eq!(world.run(&["plan", "fleet"]).0, 0);
+    assert_eq!(world.run(&["observe", "fleet"]).0, 0);
+    let there: Vec<_> = std::fs::read_dir(world.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(there, ["fleet"]);
+}

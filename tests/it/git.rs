@@ -318,7 +318,10 @@ fn the_first_fetch_from_a_server_brings_the_newest_commit_only_and_later_ones_wh
     // What `plan --base` may name is fetched when it is asked for.
     assert!(client.mirror.resolve("main~5").is_err());
     client.mirror.fetch_everything(&CancellationToken::new()).unwrap();
-    assert_eq!(client.mirror.resolve("main").unwrap(), newest);
+    for revision in ["main", "HEAD", "origin/main", newest.as_str()] {
+        assert_eq!(client.mirror.resolve(revision).unwrap(), newest, "{revision}");
+    }
+    assert_eq!(client.mirror.resolve("HEAD~5").unwrap(), git(&origin.bare(), &["rev-parse", "main~5"]));
     assert_eq!(client.mirror.resolve("main~5").unwrap(), git(&origin.bare(), &["rev-parse", "main~5"]));
     let full = FetchLimits { shallow: false, ..FetchLimits::default() };
     let client = Client::with_limits(&url, &insecure(), full).unwrap();
@@ -398,7 +401,8 @@ fn a_mirror_that_was_damaged_is_made_anew_and_keeps_the_commit_in_force() {
     origin.push("b.yaml", &"some text that is long enough to be damaged\n".repeat(20));
     let url = origin.bare().display().to_string();
     let head = || git(&origin.bare(), &["rev-parse", "main"]);
-    let damages: [(&str, &dyn Fn(&Client)); 4] = [
+    type Damage<'a> = (&'a str, &'a dyn Fn(&Client));
+    let damages: [Damage<'_>; 4] = [
         ("one byte of every object", &|client| {
             for path in objects(client) {
                 let mut bytes = std::fs::read(&path).unwrap();

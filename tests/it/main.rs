@@ -1,5 +1,12 @@
 //! The one integration-test binary: each file is an area.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a test that cannot go on panics and says where; clippy's own exception does not reach helper functions"
+)]
+
 mod architecture;
 mod cli;
 mod daemon;

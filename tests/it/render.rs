@@ -363,9 +363,12 @@ fn hostile_text_is_text_in_markdown() {
         if fenced {
             continue;
         }
+        // What stands between backticks is code, and shown as it is.
+        assert_eq!(line.matches('`').count() % 2, 0, "{line}");
+        let line: String = line.split('`').step_by(2).collect();
         let html: Vec<&str> = line.match_indices('<').map(|(i, _)| &line[i..]).collect();
         for tag in html {
-            let allowed = ["<details>", "</details>", "<summary>", "</summary>", "<code>", "</code>"];
+            let allowed = ["<details>", "</details>", "<summary>", "</summary>", "<code>", "</code>", "<!-- -->"];
             assert!(allowed.iter().any(|a| tag.starts_with(a)), "{line}");
         }
         assert!(!line.contains("@everyone") && !line.contains("](") && !line.contains("!["), "{line}");
@@ -414,10 +417,7 @@ fn a_comment_cuts_the_largest_detail_and_keeps_deletions_blocks_and_errors() {
     let out = markdown::render(&plan);
     assert!(out.len() <= markdown::LIMIT);
     assert!(!out.contains("n='4999'"));
-    assert!(
-        out.contains("1 of 5 left out, the largest first") && out.contains("<code>VirtualMachine/db-1</code>"),
-        "{out}"
-    );
+    assert!(out.contains("1 of 5 left out, the largest first") && out.contains("`VirtualMachine/db-1`"), "{out}");
     assert!(out.contains("# VirtualMachine/web-1 will be migrated from kvm-a to kvm-b"), "the small ones stay");
     assert!(out.contains("Deletions and points of no return (2)") && out.contains("old-1"));
     assert!(out.contains("D0501") && out.contains("D0401"));

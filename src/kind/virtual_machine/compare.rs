@@ -1,18 +1,18 @@
 //! A manifest against a domain, field by field, in both of its definitions: the live one (what runs) and the persistent
 //! one (what the next start makes). Only what the manifest states is compared.
 
-use super::render::{self, patch_error, set_owner};
+use super::render::{self, patch_error};
 use super::sheet::{Diff, Settled, Sheet, Side, Subject, Way, apply_all};
 use super::{VirtualMachineSpec, devices, disks, fields as plain, interfaces};
 use crate::action::LiveChange;
-use crate::domain_xml::{self, Edit, Element, Equivalence, GapKind, contains, owner_of};
+use crate::domain_xml::{self, Edit, Element, Equivalence, GapKind, contains, owner_element, owner_index, owner_of};
 use crate::finding::{Code, Finding};
 use crate::kind::Resources;
 use crate::model::Manifest;
 use crate::observed::{DomainState, HostState, OwnerMark};
 use crate::plan::{Change, Definition, Effect};
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What differs between a manifest and a domain, and what puts it right.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -100,7 +100,7 @@ pub fn compare(
     if let Some(side) = stored {
         difference.edits = side.edits;
     }
-    mark(m, persistent.as_ref(), domain, owner, &mut difference)?;
+    mark(m, persistent.as_ref(), domain, owner, &mut difference);
     Ok(difference)
 }
 
@@ -208,6 +208,8 @@ impl Compared {
             }
         }
         if let Some(wanted) = &standing.xml {
+            // Two gaps may have one place: two devices of a kind that are both missing.
+            let mut same: BTreeMap<String, u32> = BTreeMap::new();
             for gap in contains(wanted, &work, equivalence) {
                 // The name changes by its own action; the identity never.
                 if matches!(gap.at.as_str(), "/domain/name" | "/domain/uuid") {
@@ -223,14 +225,10 @@ impl Compared {
                     }
                 };
                 edits.push(gap.edit());
-                diffs.push(Diff {
-                    path: format!("spec.xml:{at}"),
-                    before,
-                    after,
-                    way: Way::Restart,
-                    note: None,
-                    if_settled: Settled::default(),
-                });
+                let count = same.entry(at.clone()).or_insert(0);
+                *count += 1;
+                let path = if *count > 1 { format!("spec.xml:{at} ({count})") } else { format!("spec.xml:{at}") };
+                diffs.push(Diff { path, before, after, way: Way::Restart, note: None, if_settled: Settled::default() });
             }
         }
         // Patches may have undone what fields did: what counts is what comes out.
@@ -251,23 +249,22 @@ fn merge(stored: Option<&Compared>, running: Option<&Compared>, out: &mut Differ
     let none = Vec::new();
     let stored = stored.map_or(&none, |s| &s.diffs);
     let running_diffs = running.map_or(&none, |s| &s.diffs);
-    let mut paths: Vec<&str> = Vec::new();
-    for diff in stored.iter().chain(running_diffs) {
-        if !paths.contains(&diff.path.as_str()) {
-            paths.push(&diff.path);
-        }
+    fn by_path(diffs: &[Diff]) -> BTreeMap<&str, &Diff> {
+        diffs.iter().map(|d| (d.path.as_str(), d)).collect()
     }
+    let (in_stored, in_running) = (by_path(stored), by_path(running_diffs));
+    let mut seen = BTreeSet::new();
+    let paths = stored.iter().chain(running_diffs).map(|d| d.path.as_str()).filter(|p| seen.insert(*p));
     for path in paths {
-        let of = |diffs: &'_ [Diff]| diffs.iter().find(|d| d.path == path).cloned();
-        let (p, l) = (of(stored), of(running_diffs));
-        let definition = match (&p, &l) {
+        let (p, l) = (in_stored.get(path).copied(), in_running.get(path).copied());
+        let definition = match (p, l) {
             _ if running.is_none() => None,
             (Some(_), Some(_)) => Some(Definition::Both),
             (Some(_), None) => Some(Definition::Persistent),
             (None, _) => Some(Definition::Live),
         };
         // What runs is what people see; what is stored is told where it differs from that.
-        let Some(mut shown) = l.clone().or_else(|| p.clone()) else { continue };
+        let Some(mut shown) = l.or(p).cloned() else { continue };
         if p.is_none() {
             match shown.if_settled {
                 Settled::Differs => {}
@@ -276,7 +273,7 @@ fn merge(stored: Option<&Compared>, running: Option<&Compared>, out: &mut Differ
             }
         }
         let mut note = shown.note.map(ToOwned::to_owned);
-        let effect = match (&shown.way, running.is_some(), &l) {
+        let effect = match (&shown.way, running.is_some(), l) {
             (Way::Recreate, _, _) => {
                 out.recreate.push(path.to_owned());
                 Effect::Recreate
@@ -296,7 +293,7 @@ fn merge(stored: Option<&Compared>, running: Option<&Compared>, out: &mut Differ
                 Effect::Restart
             }
         };
-        if let (Some(p), Some(l)) = (&p, &l)
+        if let (Some(p), Some(l)) = (p, l)
             && p.before != l.before
         {
             let stored = match &p.before {
@@ -326,16 +323,22 @@ fn mark(
     domain: &DomainState,
     owner: &OwnerMark,
     out: &mut Difference,
-) -> Result<(), Finding> {
-    let Some(tree) = persistent else { return Ok(()) };
+) {
+    let Some(tree) = persistent else { return };
     let there = owner_of(tree);
     if there.as_ref() == Some(owner) {
-        return Ok(());
+        return;
     }
-    let mut marked = tree.clone();
-    set_owner(&mut marked, owner);
-    let metadata = marked.get("metadata").cloned().unwrap_or_else(|| Element::new("metadata"));
-    out.edits.push(Edit::Replace { at: "/domain/metadata".into(), xml: metadata.to_xml() });
+    let new = owner_element(owner).to_xml();
+    out.edits.push(match owner_index(tree).and_then(|i| tree.get("metadata")?.elements().nth(i).map(|e| (i, e))) {
+        // Its place among elements of the same name: there may be one of another program's.
+        Some((i, old)) => {
+            let before =
+                tree.get("metadata").map_or(0, |m| m.elements().take(i).filter(|e| e.name == old.name).count());
+            Edit::Replace { at: format!("/domain/metadata/{}[{}]", old.name, before + 1), xml: new }
+        }
+        None => Edit::Add { at: "/domain/metadata".into(), xml: new },
+    });
     if there.is_none() && domain.owner.is_none() {
         out.changes.push(Change {
             path: "metadata.name".into(),
@@ -346,5 +349,4 @@ fn mark(
             note: Some("Drover's mark is written into the domain".into()),
         });
     }
-    Ok(())
 }
