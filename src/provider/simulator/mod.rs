@@ -46,6 +46,19 @@ const FILE_MAX: u64 = 256 << 20;
 #[derive(Clone, Debug, Default)]
 pub struct World(Arc<Inner>);
 
+/// A world that stands still ([`World::freeze`]).
+#[derive(Clone, Debug)]
+pub struct Frozen(State);
+
+impl Frozen {
+    /// A world that goes on from there, on its own and without faults.
+    pub fn thaw(&self) -> World {
+        let world = World::new();
+        *world.state() = self.0.clone();
+        world
+    }
+}
+
 #[derive(Debug, Default)]
 struct Inner {
     state: Mutex<State>,
@@ -239,10 +252,7 @@ impl World {
     pub fn save(&self, path: &Path) -> io::Result<()> {
         let text = {
             let mut state = self.state();
-            let now = Instant::now();
-            state.settle(now);
-            state.moves.values_mut().for_each(|m| m.timer.note(now));
-            state.shutdowns.values_mut().for_each(|s| s.timer.note(now));
+            state.note_time(Instant::now());
             serde_json::to_vec_pretty(&*state).map_err(io::Error::other)?
         };
         let mut draft = path.as_os_str().to_owned();
@@ -266,6 +276,15 @@ impl World {
         world.save(path)?;
         *world.0.file.lock().unwrap_or_else(PoisonError::into_inner) = Some(path.to_owned());
         Ok(world)
+    }
+
+    /// The world as it is now, standing still: a world to begin from again and again.
+    pub fn freeze(&self) -> Frozen {
+        let mut state = self.state();
+        state.note_time(Instant::now());
+        let mut still = state.clone();
+        still.stop_time();
+        Frozen(still)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

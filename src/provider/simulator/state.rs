@@ -86,8 +86,8 @@ impl Timer {
         Duration::from_millis(self.elapsed_millis) + now.saturating_duration_since(since)
     }
 
-    /// Notes the elapsed time, for saving.
-    pub fn note(&mut self, now: Instant) {
+    /// Notes the elapsed time.
+    fn note(&mut self, now: Instant) {
         let elapsed = self.elapsed(now);
         self.elapsed_millis = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
         self.since = Some(now);
@@ -268,6 +268,19 @@ impl State {
         }
         self.settle_moves(now);
         self.audit();
+    }
+
+    /// Notes how long everything has been under way, so that it can be saved.
+    pub fn note_time(&mut self, now: Instant) {
+        self.settle(now);
+        let timers = self.moves.values_mut().map(|m| &mut m.timer);
+        timers.chain(self.shutdowns.values_mut().map(|s| &mut s.timer)).for_each(|timer| timer.note(now));
+    }
+
+    /// Lets no time pass until somebody looks.
+    pub fn stop_time(&mut self) {
+        let timers = self.moves.values_mut().map(|m| &mut m.timer);
+        timers.chain(self.shutdowns.values_mut().map(|s| &mut s.timer)).for_each(|timer| timer.since = None);
     }
 
     /// Looks whether a machine runs in two places: both copies active, and neither the half of a migration that waits.

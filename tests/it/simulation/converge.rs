@@ -105,7 +105,7 @@ async fn one(seed: u64) -> Result<(), String> {
 }
 
 /// `DROVER_SEED=n` replays one; `DROVER_SEEDS=n` tries so many.
-fn seeds(ordinarily: u64) -> Vec<u64> {
+pub fn seeds(ordinarily: u64) -> Vec<u64> {
     let read = |name: &str| std::env::var(name).ok().and_then(|v| v.parse::<u64>().ok());
     match read("DROVER_SEED") {
         Some(seed) => vec![seed],
