@@ -25,6 +25,7 @@ fail() {
   if [ -s "$WORK/daemon.log" ]; then
     echo "demo: the daemon's last lines:" >&2
     tail -n 30 "$WORK/daemon.log" >&2
+    drover status >&2 || true
   fi
   exit 1
 }

@@ -583,6 +583,29 @@ mod tests {
     }
 
     #[test]
+    fn the_example_names_every_setting_and_shows_the_defaults() {
+        let text = include_str!("../examples/drover.toml");
+        // Settings that have a default stand there with it; those that have none, commented out.
+        let mut shown = Config::resolve(Layer::from_toml("drover.toml", text).unwrap()).unwrap();
+        let default = Config::resolve(Layer::default()).unwrap();
+        shown.repo = None;
+        assert_eq!(shown, default);
+        let all = text.replace("\n# ", "\n").replace("\n#\n", "\n");
+        let mut section = "";
+        let mut named = std::collections::BTreeSet::new();
+        for line in all.lines() {
+            if let Some(name) = line.strip_prefix('[').and_then(|l| l.strip_suffix(']')) {
+                section = name;
+            } else if let Some((key, _)) = line.split_once(" = ") {
+                named.insert(if section.is_empty() { key.to_owned() } else { format!("{section}.{key}") });
+            }
+        }
+        for (key, form) in VARIABLES {
+            assert_eq!(named.contains(*key), *form != Form::Secret, "{key}");
+        }
+    }
+
+    #[test]
     fn what_makes_no_sense_is_refused_naming_where_it_stands() {
         let error = Layer::from_env(env(&[("DROVER_GIT_SHALLOW", "maybe")])).unwrap_err();
         assert_eq!(error.place, "DROVER_GIT_SHALLOW");

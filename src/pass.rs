@@ -33,10 +33,13 @@ pub struct Powers {
 /// Takes events while a plan is carried out.
 pub type Events = Arc<dyn Fn(Event) + Send + Sync>;
 
+/// The connections of a set of hosts, for as long as the hosts stay as they are.
+type Kept = (BTreeMap<String, HostSpec>, Arc<libvirt::Writer>);
+
 /// The parts of a pass, and what is kept between passes: connections, and which steps rest after a failure.
 pub struct Engine {
     powers: Powers,
-    writer: Mutex<Option<(BTreeMap<String, HostSpec>, Arc<libvirt::Writer>)>>,
+    writer: Mutex<Option<Kept>>,
     resting: Mutex<BTreeMap<String, BackOff>>,
 }
 

@@ -36,7 +36,7 @@ pub use status::*;
 
 use crate::config::Config;
 use crate::execute::{Event, Stop};
-use crate::finding::Finding;
+use crate::finding::{Code, Finding};
 use crate::observed::Observed;
 use crate::plan::Plan;
 use crate::source::git::GitError;
@@ -574,11 +574,13 @@ impl Daemon {
 
     /// Takes note of the commit that a fetch found.
     fn see(&mut self, found: Found, now: Timestamp) {
-        if self.state.tip.as_ref().is_some_and(|tip| tip.commit == found.commit) {
-            return;
-        }
         if found.made_anew {
             tracing::warn!(commit = %found.commit, "the mirror was damaged and has been made anew");
+        }
+        if self.state.tip.as_ref().is_some_and(|tip| tip.commit == found.commit) {
+            // What the damaged mirror made of a commit is not its last word.
+            self.state.checked &= !found.made_anew;
+            return;
         }
         if found.rewritten {
             self.metrics.rewritten();
@@ -628,7 +630,13 @@ impl Daemon {
     ) {
         match result {
             Ok(Checked::Valid) => self.accept(found, pass).await,
-            Ok(Checked::Invalid(findings)) => self.reject(found.commit, findings),
+            Ok(Checked::Invalid(findings)) => {
+                // That may be the disk's fault and not the commit's: the next fetch finds out.
+                if findings.iter().any(|f| f.code == Code::Unreadable) {
+                    self.source.distrust();
+                }
+                self.reject(found.commit, findings);
+            }
             Ok(Checked::Unreadable(why)) => self.unreadable(&found.commit, &why),
             Err(e) => self.unreadable(&found.commit, &format!("checking it ended early: {e}")),
         }

@@ -2,7 +2,7 @@
 
 use super::{Checked, PassRequest, PassResult, PassRunner, PassSummary, PassWatch, Phase, Resting, StopReason};
 use crate::execute::{Event, ExecuteError, Report, Stop, recover};
-use crate::finding::Finding;
+use crate::finding::{Code, Finding};
 use crate::journal::{Journal, Outcome};
 use crate::kind::settings::Drift;
 use crate::kind::{Desired, Resources};
@@ -10,7 +10,7 @@ use crate::load::{Limits, load};
 use crate::model::{ResourceId, Revision};
 use crate::pass::{Engine, Events};
 use crate::plan::{Plan, PlanOptions};
-use crate::source::git::Mirror;
+use crate::source::git::{GitError, GitErrorKind, Mirror};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use std::collections::BTreeSet;
@@ -53,14 +53,22 @@ impl Runner {
         }
         let (mirror, path, id) = (self.mirror.clone(), self.path.clone(), commit.to_owned());
         let read = tokio::task::spawn_blocking(move || {
-            let tree = mirror.tree(&id, &path).map_err(|e| e.full())?;
+            let tree = mirror.tree(&id, &path)?;
             let revision = Revision { commit: Some(id), base: None, path: mirror.url().to_string() };
-            Ok::<_, String>(load(&tree, revision, &Limits::default()))
+            Ok::<_, GitError>(load(&tree, revision, &Limits::default()))
         })
         .await;
         match read {
             Err(e) => Read::Unreadable(format!("the thread that reads the manifests ended: {e}")),
-            Ok(Err(why)) => Read::Unreadable(why),
+            // A folder that was renamed or removed is the commit's fault, and no reason to doubt the mirror.
+            Ok(Err(e)) if e.kind == GitErrorKind::NoFolder => {
+                let finding = Finding::new(Code::Unreadable, e.message);
+                Read::Invalid(vec![match e.hint {
+                    Some(hint) => finding.hint(hint),
+                    None => finding,
+                }])
+            }
+            Ok(Err(e)) => Read::Unreadable(e.full()),
             Ok(Ok(loaded)) => match loaded.desired {
                 None => Read::Invalid(loaded.findings),
                 Some(desired) => {

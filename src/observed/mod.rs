@@ -147,10 +147,12 @@ pub struct DomainState {
     /// Whether it starts with the host.
     #[serde(default)]
     pub autostart: bool,
-    /// The live definition, for an active domain. Without security-sensitive parts.
+    /// The live definition, for an active domain. Without security-sensitive parts. Not to be had of the half of a
+    /// migration that arrives.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub live_xml: Option<String>,
-    /// The persistent definition, for a persistent domain. Without security-sensitive parts.
+    /// The persistent definition, for a persistent domain. Without security-sensitive parts. Not to be had of the half of a
+    /// migration that arrives.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub persistent_xml: Option<String>,
     /// The ownership mark in its metadata.

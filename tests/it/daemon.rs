@@ -498,6 +498,28 @@ async fn a_commit_that_cannot_be_read_makes_the_mirror_suspect_and_is_tried_agai
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_commit_that_only_looked_invalid_because_of_a_damaged_mirror_is_checked_again() {
+    let (source, runner) = (FakeSource::at("a"), FakeRunner::new());
+    let finding = Finding::new(Code::Unreadable, "`a.yaml`: the object database cannot be read");
+    runner.checks.lock().unwrap().insert("a".into(), Checked::Invalid(vec![finding]));
+    let mut running = Running::start(source.clone(), runner.clone(), quiet());
+    running.until("a looks invalid", |s| s.invalid.is_some()).await;
+    assert_eq!(source.distrusted.load(Ordering::SeqCst), 1);
+    runner.checks.lock().unwrap().clear();
+    look(&running);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert!(
+        running.handles.status.borrow().invalid.is_some(),
+        "the same commit of the same mirror is not checked twice"
+    );
+    *source.tip.lock().unwrap() = Ok(Found { made_anew: true, ..found("a") });
+    look(&running);
+    let status = running.until("a was carried out", passed("a")).await;
+    assert!(status.invalid.is_none());
+    running.end().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn sigterm_lets_running_steps_end_within_the_grace_time() {
     let (source, runner) = (FakeSource::at("a"), FakeRunner::new());
     runner.act("a", Act::UntilDrained);

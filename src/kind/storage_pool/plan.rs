@@ -2,12 +2,12 @@
 
 use super::{PoolSource, PoolType, StoragePoolSpec};
 use crate::action::{Action, MachineAction};
+use crate::domain_xml::{self, Element};
 use crate::finding::{Code, Finding};
 use crate::model::Manifest;
 use crate::observed::{PoolState, Reading};
 use crate::plan::{Change, Context, Drafts, Effect, Fact, Health, Operation, StepDraft, Sync};
 use serde_json::{Value, json};
-use xmltree::{Element, XMLNode};
 
 /// Drafts what brings the pool to each of its hosts.
 pub fn draft(manifest: &Manifest<StoragePoolSpec>, ctx: &Context<'_>, out: &mut Drafts) {
@@ -119,7 +119,7 @@ fn change(path: String, before: Value, after: Value) -> Change {
 
 /// Fields in which an existing pool is another one than the manifest says.
 fn differences(spec: &StoragePoolSpec, state: &PoolState) -> Vec<(&'static str, Value, Value)> {
-    let Ok(root) = Element::parse(state.xml.as_bytes()) else { return Vec::new() };
+    let Ok(root) = domain_xml::parse(&state.xml) else { return Vec::new() };
     let mut found = Vec::new();
     let mut compare = |field, before: Option<&str>, after: Option<&str>| {
         if let Some(after) = after
@@ -128,17 +128,13 @@ fn differences(spec: &StoragePoolSpec, state: &PoolState) -> Vec<(&'static str, 
             found.push((field, json!(before), json!(after)));
         }
     };
-    compare("type", root.attributes.get("type").map(String::as_str), Some(type_name(spec.r#type)));
+    compare("type", root.attribute("type"), Some(type_name(spec.r#type)));
     compare("target", state.target.as_deref(), spec.target.as_deref());
     if let Some(source) = &spec.source {
-        let xml = root.get_child("source");
-        let attribute = |child: &str, name: &str| {
-            xml.and_then(|s| s.get_child(child)).and_then(|c| c.attributes.get(name)).map(String::as_str)
-        };
+        let attribute = |child: &str, name: &str| root.attribute_at(&format!("source/{child}"), name);
         compare("source.host", attribute("host", "name"), source.host.as_deref());
         compare("source.path", attribute("dir", "path"), source.path.as_deref());
-        let name = xml.and_then(|s| s.get_child("name")).and_then(Element::get_text);
-        compare("source.name", name.as_deref(), source.name.as_deref());
+        compare("source.name", root.text_at("source/name").as_deref(), source.name.as_deref());
     }
     found
 }
@@ -161,48 +157,28 @@ fn type_name(kind: PoolType) -> &'static str {
 
 /// The pool's definition (libvirt.org/formatstorage.html).
 fn xml(spec: &StoragePoolSpec, name: &str) -> String {
-    let mut root = Element::new("pool");
-    root.attributes.insert("type".into(), type_name(spec.r#type).into());
-    root.children.push(text("name", name));
+    let mut root = Element::new("pool").with("type", type_name(spec.r#type)).child(Element::new("name").text_of(name));
     if let Some(PoolSource { host, path, format, devices, name, adapter }) = &spec.source {
         let mut source = Element::new("source");
-        let mut child = |tag: &str, attribute: &str, value: &Option<String>| {
+        for (tag, attribute, value) in
+            [("host", "name", host), ("dir", "path", path), ("adapter", "name", adapter), ("format", "type", format)]
+        {
             if let Some(value) = value {
-                source.children.push(with_attribute(tag, attribute, value));
+                source = source.child(Element::new(tag).with(attribute, value.as_str()));
             }
-        };
-        child("host", "name", host);
-        child("dir", "path", path);
-        child("adapter", "name", adapter);
-        child("format", "type", format);
-        source.children.extend(devices.iter().map(|d| with_attribute("device", "path", d)));
-        source.children.extend(name.iter().map(|n| text("name", n)));
-        root.children.push(XMLNode::Element(source));
+        }
+        for device in devices {
+            source = source.child(Element::new("device").with("path", device.as_str()));
+        }
+        if let Some(name) = name {
+            source = source.child(Element::new("name").text_of(name.as_str()));
+        }
+        root = root.child(source);
     }
     if let Some(path) = &spec.target {
-        let mut target = Element::new("target");
-        target.children.push(text("path", path));
-        root.children.push(XMLNode::Element(target));
+        root = root.child(Element::new("target").child(Element::new("path").text_of(path.as_str())));
     }
-    let mut out = Vec::new();
-    let config = xmltree::EmitterConfig::new().write_document_declaration(false);
-    match root.write_with_config(&mut out, config) {
-        Ok(()) => String::from_utf8_lossy(&out).into_owned(),
-        // Writing to memory cannot fail; an empty definition would be refused by libvirt.
-        Err(_) => String::new(),
-    }
-}
-
-fn text(tag: &str, value: &str) -> XMLNode {
-    let mut element = Element::new(tag);
-    element.children.push(XMLNode::Text(value.into()));
-    XMLNode::Element(element)
-}
-
-fn with_attribute(tag: &str, attribute: &str, value: &str) -> XMLNode {
-    let mut element = Element::new(tag);
-    element.attributes.insert(attribute.into(), value.into());
-    XMLNode::Element(element)
+    root.to_xml()
 }
 
 #[cfg(test)]
@@ -226,8 +202,8 @@ mod tests {
             pool_name: None,
         };
         let written = xml(&spec, "images");
-        let root = Element::parse(written.as_bytes()).unwrap();
-        assert_eq!(root.get_child("source").unwrap().get_child("dir").unwrap().attributes["path"], "/srv/\"><x");
+        let root = domain_xml::parse(&written).unwrap();
+        assert_eq!(root.attribute_at("source/dir", "path"), Some("/srv/\"><x"));
         let state = PoolState { xml: written, target: spec.target.clone(), ..Default::default() };
         assert_eq!(differences(&spec, &state), []);
     }

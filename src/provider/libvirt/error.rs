@@ -117,6 +117,9 @@ const PASSING: &[&str] = &[
     "another migration job",
 ];
 
+/// Fragments by which a host that does not let Drover in is told from one that cannot be reached.
+const REFUSED: &[&str] = &["host key", "permission denied", "authentication failed", "certificate"];
+
 /// What to do, by number and by a fragment of the message. The first that fits is given.
 const HINTS: &[(Option<sys::virErrorNumber>, &str, &str)] = &[
     (
@@ -184,7 +187,7 @@ const HINTS: &[(Option<sys::virErrorNumber>, &str, &str)] = &[
         "the destination calls itself localhost: set `spec.migration.address` of the destination Host",
     ),
     (None, "no space left", "make room in the pool"),
-    (None, "host key verification failed", "add the host's key to the known hosts of the user that Drover runs as"),
+    (None, "host key", "add the host's key to the known hosts of the user that Drover runs as"),
     (None, "permission denied (", "the host does not accept Drover's SSH key"),
     (Some(sys::VIR_ERR_AUTH_FAILED), "", "check the credentials that Drover connects with"),
     (
@@ -314,7 +317,9 @@ impl Fault {
                         | sys::VIR_ERR_NO_SERVER
                 ) || PASSING.iter().any(|f| self.says(f))
             }
-            Self::Unreachable { .. } | Self::Hung { .. } | Self::Exhausted { .. } | Self::Left { .. } => true,
+            // A key or a password that is refused now is refused again, and again is how accounts get locked.
+            Self::Unreachable { .. } => !REFUSED.iter().any(|f| self.says(f)),
+            Self::Hung { .. } | Self::Exhausted { .. } | Self::Left { .. } => true,
             Self::Odd { .. } | Self::Refused { .. } => false,
         }
     }
@@ -328,7 +333,12 @@ impl Fault {
                 .find(|(n, fragment, _)| n.is_none_or(|n| n == *code) && (fragment.is_empty() || self.says(fragment)))
                 .map(|(_, _, hint)| (*hint).to_owned()),
             Self::Unreachable { .. } => {
-                Some("check that the host is up, its libvirt daemon runs, and the URI is right".to_owned())
+                let known = HINTS.iter().find(|(n, fragment, _)| n.is_none() && self.says(fragment));
+                Some(
+                    known
+                        .map_or("check that the host is up, its libvirt daemon runs, and the URI is right", |h| h.2)
+                        .to_owned(),
+                )
             }
             Self::Hung { .. } | Self::Exhausted { .. } => {
                 Some("look at the libvirt daemon on the host, and at the storage it waits for".to_owned())

@@ -7,7 +7,8 @@ use super::error::{During, Fault};
 use super::{ffi, xml};
 use crate::domain_xml::{self, Element};
 use crate::observed::{
-    DomainState, HostState, JobOperation, JobState, PoolState, Progress, Reading, RunState, VolumeState,
+    DomainState, HostState, JobOperation, JobState, OWNER_NAMESPACE, PoolState, Progress, Reading, RunState,
+    VolumeState,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -237,8 +238,11 @@ pub(super) fn read_domain(domain: &Domain) -> Result<DomainState, Fault> {
 fn read_domain_as(domain: &Domain, persistent: bool) -> Result<DomainState, Fault> {
     let name = domain.name().during("read a domain's name")?;
     let (state, reason) = ffi::state(domain).during(format!("read the state of `{name}`"))?;
-    let run = run_state(state);
+    let (run, reason) = (run_state(state), reason_word(state, reason));
     let active = !matches!(run, RunState::Off | RunState::Crashed);
+    if is_arriving(run, &reason) {
+        return arriving(domain, name, run, reason, persistent);
+    }
     let live_xml = match active {
         true => Some(domain.xml_desc(0).during(format!("read the live definition of `{name}`"))?),
         false => None,
@@ -254,7 +258,7 @@ fn read_domain_as(domain: &Domain, persistent: bool) -> Result<DomainState, Faul
     let job = if active { job(domain, &name)? } else { None };
     let owner = match live_xml.as_deref().or(persistent_xml.as_deref()) {
         // Parsing a definition costs more than reading it; most foreign ones cannot have a mark.
-        Some(text) if text.contains(crate::observed::OWNER_NAMESPACE) => {
+        Some(text) if text.contains(OWNER_NAMESPACE) => {
             domain_xml::owner_of(&xml::parse(text, &format!("read the definition of `{name}`"))?)
         }
         _ => None,
@@ -262,11 +266,53 @@ fn read_domain_as(domain: &Domain, persistent: bool) -> Result<DomainState, Faul
     Ok(DomainState {
         uuid: uuid(domain)?,
         state: run,
-        reason: reason_word(state, reason),
+        reason,
         persistent,
         autostart: false,
         live_xml,
         persistent_xml,
+        owner,
+        job,
+        managed_save: false,
+        snapshots: 0,
+        name,
+    })
+}
+
+/// Whether a domain is the half of a migration that arrives (or one that just starts: libvirt tells them apart later).
+pub(super) fn is_arriving(run: RunState, reason: &str) -> bool {
+    matches!(
+        (run, reason),
+        (RunState::Paused, "migrating" | "starting-up") | (RunState::Running, "postcopy" | "postcopy-failed")
+    )
+}
+
+/// The arriving half. libvirt gives none of its definitions (11.3: every reading waits 30 s for the migration's lock and
+/// fails), but its metadata, so that its owner is known.
+fn arriving(
+    domain: &Domain,
+    name: String,
+    run: RunState,
+    reason: String,
+    persistent: bool,
+) -> Result<DomainState, Fault> {
+    let kind = i32::try_from(sys::VIR_DOMAIN_METADATA_ELEMENT).unwrap_or(2);
+    let read = domain.metadata(kind, Some(OWNER_NAMESPACE), 0).during(format!("read the owner of `{name}`"));
+    let owner = match read {
+        Ok(text) => domain_xml::parse_owner(&text),
+        Err(fault) if fault.code() == Some(sys::VIR_ERR_NO_DOMAIN_METADATA) => None,
+        Err(fault) => return Err(fault),
+    };
+    let operation = JobOperation::MigrationIn;
+    let job = (reason != "starting-up").then(|| JobState { operation, progress: Progress::default() });
+    Ok(DomainState {
+        uuid: uuid(domain)?,
+        state: run,
+        reason,
+        persistent,
+        autostart: false,
+        live_xml: None,
+        persistent_xml: None,
         owner,
         job,
         managed_save: false,

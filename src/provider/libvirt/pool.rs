@@ -110,7 +110,7 @@ pub(super) fn set_autostart(connect: &Connect, name: &str, autostart: bool) -> R
 pub(super) fn look_undefine(connect: &Connect, name: &str) -> Result<Look, Fault> {
     let Some(pool) = find(connect, name)? else { return Ok(Look::AlreadyDone) };
     let target = xml::text_at(&description(&pool, name)?, "target/path");
-    let users = volume::users(connect, |disk| {
+    let users = volume::users_and_arriving(connect, |disk| {
         disk.pool.as_deref() == Some(name)
             || target.as_ref().is_some_and(|t| {
                 disk.path

@@ -319,7 +319,7 @@ pub(super) fn look_delete(connect: &Connect, pool: &str, name: &str, path: &str)
         let reason = format!("volume `{name}` is at `{there}` now and not at `{path}` as when the plan was made");
         return Ok(Look::Refused { reason });
     }
-    let users = users(connect, |disk| disk.is(pool, name, path))?;
+    let users = users_and_arriving(connect, |disk| disk.is(pool, name, path))?;
     Ok(match users.as_slice() {
         [] => Look::Ready,
         users => Look::Refused { reason: format!("volume `{name}` is in use by {}", names(users)) },
@@ -384,6 +384,22 @@ pub(super) struct User {
 /// The names of users, for a message.
 pub(super) fn names(users: &[User]) -> String {
     users.iter().map(|u| format!("`{}`", u.name)).collect::<Vec<_>>().join(", ")
+}
+
+/// The domains of the host that use a disk that `is_it` picks, and those that are just arriving, whose disks libvirt does
+/// not tell: before anything is taken away, they count as users.
+pub(super) fn users_and_arriving(connect: &Connect, is_it: impl Fn(&DiskSource) -> bool) -> Result<Vec<User>, Fault> {
+    let mut found = users(connect, is_it)?;
+    for domain in connect.list_all_domains(sys::VIR_CONNECT_LIST_DOMAINS_ACTIVE).during("list its domains")? {
+        match observe::read_domain(&domain) {
+            Ok(s) if observe::is_arriving(s.state, &s.reason) => {
+                found.push(User { name: s.name, uuid: s.uuid, active: true });
+            }
+            Err(fault) if !fault.is_absent() => return Err(fault),
+            _ => {}
+        }
+    }
+    Ok(found)
 }
 
 /// The domains of the host, running or only defined, with a disk that `is_it` picks.

@@ -64,13 +64,15 @@ fn mutate(state: &mut State, action: &MachineAction, host: &str) -> Result<(), S
             };
             let image = image.as_ref().map(|i| of(state, i));
             let backing = backing.as_ref().map(|b| of(state, b).path);
-            if let Some(image) = image.as_ref().filter(|i| i.capacity > *capacity) {
+            // 0: as large as the image.
+            let capacity = if *capacity == 0 { image.as_ref().map_or(0, |i| i.capacity) } else { *capacity };
+            if let Some(image) = image.as_ref().filter(|i| i.capacity > capacity) {
                 return Err(format!("the image has {} bytes, more than the volume's {capacity}", image.capacity));
             }
             let path = volume_path(state, host, pool, volume);
-            let empty = if format == "raw" { *capacity } else { 196_616 };
+            let empty = if format == "raw" { capacity } else { 196_616 };
             let allocation = image.map_or(empty, |i| i.allocation);
-            let made = VolumeState { path, format: format.clone(), capacity: *capacity, allocation, backing };
+            let made = VolumeState { path, format: format.clone(), capacity, allocation, backing };
             let volumes = state.volumes_mut(host, pool).ok_or("Storage pool not found")?;
             volumes.insert(volume.clone(), made);
             Ok(())

@@ -4,7 +4,7 @@ use super::define::{self, Devices};
 use super::state::State;
 use crate::action::{DomainXmlEdit, LiveChange, MachineAction, Migration, MigrationWay};
 use crate::domain_xml::{self, apply, digest};
-use crate::observed::{DomainState, JobOperation, RunState};
+use crate::observed::{DomainState, HostState, JobOperation, RunState};
 use crate::provider::Look;
 use uuid::Uuid;
 
@@ -95,7 +95,8 @@ fn look_at(state: &State, action: &MachineAction) -> Result<Look, Look> {
         A::UpdateDomain { host, uuid, edits, expect } => {
             let domain = domain(state, host, *uuid)?;
             not_moving(domain)?;
-            update(domain, edits, expect)
+            let host = state.host(host).ok_or_else(|| refused(format!("there is no simulated host `{host}`")))?;
+            update(host, domain, edits, expect)
         }
         A::SetOwner { host, uuid, owner } => {
             let domain = domain(state, host, *uuid)?;
@@ -275,14 +276,14 @@ fn define_domain(state: &State, host: &str, name: &str, uuid: Uuid, xml: &str) -
     }
 }
 
-fn update(domain: &DomainState, edits: &[DomainXmlEdit], expect: &str) -> Look {
+fn update(host: &HostState, domain: &DomainState, edits: &[DomainXmlEdit], expect: &str) -> Look {
     let Some(xml) = &domain.persistent_xml else {
         return match &domain.live_xml {
             Some(_) if expect.is_empty() => Look::Ready,
             _ => refused(format!("`{}` has no persistent definition", domain.name)),
         };
     };
-    if edits.iter().all(|edit| holds(xml, edit)) {
+    if edits.iter().all(|edit| holds(host, xml, edit)) {
         Look::AlreadyDone
     } else if digest(xml) == expect {
         match apply(xml, edits) {
@@ -294,14 +295,15 @@ fn update(domain: &DomainState, edits: &[DomainXmlEdit], expect: &str) -> Look {
     }
 }
 
-/// Whether a definition is as an edit would leave it.
-fn holds(xml: &str, edit: &DomainXmlEdit) -> bool {
+/// Whether a definition is as an edit would leave it, once libvirt has filled in what an edit does not say.
+fn holds(host: &HostState, xml: &str, edit: &DomainXmlEdit) -> bool {
     let Ok(after) = apply(xml, std::slice::from_ref(edit)) else { return false };
-    let (Ok(have), Ok(want)) = (domain_xml::parse(xml), domain_xml::parse(&after)) else { return false };
     match edit {
-        // What an edit takes away is no less covered before it.
-        DomainXmlEdit::Remove { .. } | DomainXmlEdit::RemoveAttribute { .. } => have == want,
-        _ => define::covers(&have, &want),
+        DomainXmlEdit::Add { .. } => match (domain_xml::parse(xml), domain_xml::parse(&after)) {
+            (Ok(have), Ok(want)) => define::covers(&have, &want),
+            _ => false,
+        },
+        _ => define::fill_in(&after, host).is_ok_and(|after| after == xml),
     }
 }
 

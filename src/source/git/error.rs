@@ -32,6 +32,8 @@ pub enum GitErrorKind {
     NoRepository,
     /// The repository has no such branch, tag or commit.
     NoReference,
+    /// The commit has no such folder.
+    NoFolder,
     /// The repository has no commit at all.
     Empty,
     /// The repository or the mirror is damaged.
@@ -82,6 +84,7 @@ impl fmt::Display for GitErrorKind {
             Self::Unreachable => "unreachable",
             Self::NoRepository => "no-repository",
             Self::NoReference => "no-reference",
+            Self::NoFolder => "no-folder",
             Self::Empty => "empty",
             Self::Corrupt => "corrupt",
             Self::TooLarge => "too-large",

@@ -70,9 +70,12 @@ impl<'m> Fetch<'m> {
                 && repository.find_commit(old).is_ok()
                 && !repository.graph_descendant_of(commit, old).unwrap_or(true)
         });
-        repository
-            .reference(FOLLOWED, commit, true, "fetched")
-            .map_err(|e| on_disk(&format!("the mirror `{}` cannot be written", git_dir.display()), &e))?;
+        // A quiet repository causes no writes.
+        if previous != Some(commit) {
+            repository
+                .reference(FOLLOWED, commit, true, "fetched")
+                .map_err(|e| on_disk(&format!("the mirror `{}` cannot be written", git_dir.display()), &e))?;
+        }
         Ok(Fetched {
             commit: commit.to_string(),
             previous: previous.map(|p| p.to_string()),

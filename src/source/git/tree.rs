@@ -57,12 +57,12 @@ impl GitTree {
                 let (mode, oid) = find(&repository, tree, folder)
                     .map_err(|e| GitError::new(GitErrorKind::Corrupt, format!("commit {commit}: {e}")))?
                     .ok_or_else(|| {
-                        GitError::new(GitErrorKind::NoReference, format!("commit {commit} has no folder `{folder}`"))
+                        GitError::new(GitErrorKind::NoFolder, format!("commit {commit} has no folder `{folder}`"))
                             .hint("`path` names a folder in the repository; was it renamed?")
                     })?;
                 if mode != FOLDER {
                     return Err(GitError::new(
-                        GitErrorKind::NoReference,
+                        GitErrorKind::NoFolder,
                         format!("`{folder}` of commit {commit} is {}, not a folder", what(mode)),
                     ));
                 }
@@ -385,7 +385,7 @@ mod tests {
             assert!(matches!(tree.read(outside, 10), Err(TreeError::NotAFile { .. })), "{outside}");
         }
         let Err(missing) = GitTree::open(repo.git_dir(), &commit, "prdo") else { panic!("opened") };
-        assert!(missing.full().contains("`prdo`") && missing.kind == GitErrorKind::NoReference, "{missing}");
+        assert!(missing.full().contains("`prdo`") && missing.kind == GitErrorKind::NoFolder, "{missing}");
         assert!(GitTree::open(repo.git_dir(), &commit, "../..").is_err());
     }
 

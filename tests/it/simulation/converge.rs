@@ -116,7 +116,7 @@ fn seeds(ordinarily: u64) -> Vec<u64> {
 #[test]
 fn any_wish_in_any_world_converges() {
     let mut failed = Vec::new();
-    for seed in seeds(400) {
+    for seed in seeds(150) {
         if let Err(error) = paused(one(seed)) {
             failed.push(seed);
             if failed.len() <= 3 {

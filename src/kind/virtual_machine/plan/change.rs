@@ -41,6 +41,17 @@ impl Draft<'_> {
         }
         let wants_restart = !difference.restart.is_empty() || renamed;
         let mut waiting = difference.restart;
+        // The running machine first: once the persistent definition is right, some live differences (a balloon that no
+        // driver obeyed) can no longer be told from what a restart would mend, and a crash in between would lose them.
+        for (change, summary) in difference.live {
+            self.note(Operation::Update, out);
+            let step = self.step(
+                MachineAction::ChangeLive { host: here.host.into(), uuid: here.domain.uuid, change },
+                format!("{summary} ({} on {})", self.m.name(), here.host),
+                "the running machine differs from the manifest",
+            );
+            chain.push(step, out);
+        }
         if !difference.edits.is_empty() || !here.domain.persistent {
             if changed || !here.domain.persistent {
                 self.note(Operation::Update, out);
@@ -66,12 +77,13 @@ impl Draft<'_> {
             update.undo = Some("git revert; the definition before is in the plan's changes".into());
             chain.push(update, out);
         }
-        for (change, summary) in difference.live {
+        // What a running machine is known by, and what becomes of it without a manifest, is read from its live mark.
+        if here.domain.is_active() && here.domain.owner.as_ref().is_some_and(|mark| *mark != owner) {
             self.note(Operation::Update, out);
             let step = self.step(
-                MachineAction::ChangeLive { host: here.host.into(), uuid: here.domain.uuid, change },
-                format!("{summary} ({} on {})", self.m.name(), here.host),
-                "the running machine differs from the manifest",
+                MachineAction::SetOwner { host: here.host.into(), uuid: here.domain.uuid, owner: owner.clone() },
+                format!("renew the ownership mark of {} on {}", self.m.name(), here.host),
+                "its volumes, its `deletionPolicy` or its name are others now",
             );
             chain.push(step, out);
         }

@@ -99,8 +99,11 @@ impl<'a> Draft<'a> {
 
     /// The ownership mark it should carry. `volumes` are those that Drover made or is about to make for it.
     fn owner(&self, domain: Option<&DomainState>, made: Vec<OwnedVolume>) -> OwnerMark {
-        let mut volumes = domain.and_then(|d| d.owner.as_ref()).map(|o| o.volumes.clone()).unwrap_or_default();
-        volumes.extend(made);
+        // The mark of a running machine is that of its live definition; the persistent one may know of more volumes.
+        let persistent = domain.and_then(|d| crate::domain_xml::parse(d.persistent_xml.as_deref()?).ok());
+        let persistent = persistent.as_ref().and_then(crate::domain_xml::owner_of);
+        let marks = domain.and_then(|d| d.owner.clone()).into_iter().chain(persistent);
+        let mut volumes: Vec<OwnedVolume> = marks.flat_map(|mark| mark.volumes).chain(made).collect();
         volumes.sort();
         volumes.dedup();
         OwnerMark {
@@ -306,7 +309,10 @@ impl<'a> Draft<'a> {
             return;
         }
         let mut chain = Chain { last: after.into_iter().collect() };
-        let restart = self.in_place(here, &mut chain, out);
+        // A volume that were made here first would have to be moved, or copied, by a migration that does not know of it
+        // yet. So a machine that lacks one moves first; the next plan makes the rest where it is then.
+        let restart =
+            if target != here.host && self.lacks_volumes(here) { false } else { self.in_place(here, &mut chain, out) };
         if target == here.host {
             self.power(here, restart, &mut chain, out);
         } else {

@@ -5,11 +5,19 @@ use crate::action::{ImageSource, MachineAction};
 use crate::finding::{Code, Finding};
 use crate::kind::virtual_machine::{DiskFormat, VolumeWish, volumes};
 use crate::model::Bytes;
-use crate::observed::{DomainState, HostState, OwnedVolume};
+use crate::observed::{DomainState, HostState, OwnedVolume, VolumeState};
 use crate::plan::{Block, DraftId, Drafts, Effect, Estimate, Fact, Operation};
 use serde_json::{Value, json};
 
 impl Draft<'_> {
+    /// Whether a volume that it should have is not on the host that it is on.
+    pub(super) fn lacks_volumes(&self, here: super::Here<'_>) -> bool {
+        let has = |wish: &VolumeWish| {
+            here.state.pools.get(&wish.libvirt_pool).is_some_and(|p| p.volumes.contains_key(&wish.volume))
+        };
+        volumes(self.m, here.state, self.ctx.resources).is_ok_and(|wishes| !wishes.iter().all(has))
+    }
+
     /// Drafts its volumes on a host; gives the steps, and the volumes that Drover makes.
     pub(super) fn volumes(
         &self,
@@ -29,7 +37,8 @@ impl Draft<'_> {
         };
         for wish in wishes {
             let pool = state.pools.get(&wish.libvirt_pool);
-            let found = pool.filter(|p| p.active).and_then(|p| p.volumes.get(&wish.volume));
+            let found =
+                pool.filter(|p| p.active).and_then(|p| p.volumes.get(&wish.volume)).or_else(|| self.shared(&wish));
             let path = format!("spec.disks[{}]", wish.index);
             if let Some(volume) = found {
                 steps.extend(self.grow(host, &wish, volume.capacity, domain, out));
@@ -103,6 +112,14 @@ impl Draft<'_> {
             steps.push(out.step(step));
         }
         (steps, made)
+    }
+
+    /// The volume as another host sees it, where the pool is one storage on all its hosts: a host lists what others made
+    /// only after a refresh of its pool.
+    fn shared(&self, wish: &VolumeWish) -> Option<&VolumeState> {
+        let pool = self.ctx.resources.storage_pools.get(&wish.pool).filter(|p| p.spec.shared)?;
+        let states = pool.spec.hosts.iter().filter_map(|h| self.ctx.observed.host(h)?.pools.get(&wish.libvirt_pool));
+        states.filter(|p| p.active).find_map(|p| p.volumes.get(&wish.volume))
     }
 
     fn grow(

@@ -414,7 +414,7 @@ async fn clean(from: &Host, to: &Host, m: &Migration, before: Option<&DomainStat
     .map_err(partly)?;
     storage::settle(to, &m.copy).await.map_err(partly)?;
     if m.delete_source_copies {
-        storage::delete_sources(from, &m.copy).await.map_err(partly)?;
+        storage::delete_sources(from, to, &m.copy).await.map_err(partly)?;
     }
     let left = storage::left_at_source(from, &m.copy).await.map_err(partly)?;
     if !left.is_empty() {

@@ -163,20 +163,64 @@ pub(super) async fn settle(to: &Host, copy: &[MigratedVolume]) -> Result<(), Fau
 }
 
 /// Deletes the source's copies. Asked for by the policy, after the machine was seen at the destination; one that any
-/// domain of the source still uses stays.
-pub(super) async fn delete_sources(from: &Host, copy: &[MigratedVolume]) -> Result<(), Fault> {
-    for v in copy.iter().cloned() {
+/// domain of the source still uses stays. A pool that was not declared as shared may be so all the same, and the source's
+/// copy then is the machine's only disk: it is tried out with a volume that is made on one side and looked for on the
+/// other.
+pub(super) async fn delete_sources(from: &Host, to: &Host, copy: &[MigratedVolume]) -> Result<(), Fault> {
+    for v in copy {
+        let here = v.clone();
+        let is_there = from.call("look for the source's copy", move |c| probe_source(c, &here)).await?;
+        if !is_there {
+            continue;
+        }
+        let there = v.clone();
+        let own = to.call("look for the destination's copy", move |c| has_own_copy(c, &there)).await;
+        let (here, from_name) = (v.clone(), from.name.clone());
         from.call_within("delete the source's copy", DELETE_WITHIN, move |c| {
-            let pool = volume::active_pool(c, &v.pool)?;
-            let Some(found) = volume::find(&pool, &v.volume)? else { return Ok(()) };
-            if found.path().during(format!("read volume `{}`", v.volume))? != v.path {
-                return Ok(());
+            let pool = volume::active_pool(c, &here.pool)?;
+            if let Some(probe) = volume::find(&pool, &format!("{}{PROBE}", here.volume))? {
+                probe.delete(0).during(format!("remove the probe beside volume `{}`", here.volume))?;
             }
-            delete_unused(c, &v.pool, &found, &v.volume)
+            if !own? {
+                let why = format!(
+                    "volume `{}` is not deleted: pool `{}` of the destination is the same storage, or has no copy of it",
+                    here.volume, here.to_pool
+                );
+                let hint = format!("set `shared: true` on the StoragePool if so; nothing was deleted on `{from_name}`");
+                return Err(Fault::refused(why, hint));
+            }
+            match volume::find(&pool, &here.volume)? {
+                Some(found) => delete_unused(c, &here.pool, &found, &here.volume),
+                None => Ok(()),
+            }
         })
         .await?;
     }
     Ok(())
+}
+
+/// What a probe's name ends in.
+const PROBE: &str = ".drover-leaving";
+
+/// Makes the probe, where the source's copy is still there.
+fn probe_source(c: &Connect, v: &MigratedVolume) -> Result<bool, Fault> {
+    let pool = volume::active_pool(c, &v.pool)?;
+    let Some(found) = volume::find(&pool, &v.volume)? else { return Ok(false) };
+    if found.path().during(format!("read volume `{}`", v.volume))? != v.path {
+        return Ok(false);
+    }
+    let name = format!("{}{PROBE}", v.volume);
+    if volume::find(&pool, &name)?.is_none() {
+        let definition = volume::definition(&name, MARKER_BYTES, "raw", true, None);
+        StorageVol::create_xml(&pool, &definition, 0).during(format!("make a probe beside volume `{}`", v.volume))?;
+    }
+    Ok(true)
+}
+
+/// Whether the destination has the volume, on storage of its own.
+fn has_own_copy(c: &Connect, v: &MigratedVolume) -> Result<bool, Fault> {
+    let pool = volume::active_pool(c, &v.to_pool)?;
+    Ok(volume::find(&pool, &v.volume)?.is_some() && volume::find(&pool, &format!("{}{PROBE}", v.volume))?.is_none())
 }
 
 /// The source's copies that are still there.
