@@ -16,7 +16,11 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Runtime};
+
+/// Signals closer together than this are one.
+const ONE_WISH: Duration = Duration::from_millis(500);
 
 /// Most bytes of a saved plan or observation.
 const MOST: u64 = 512 << 20;
@@ -145,10 +149,14 @@ impl Engine {
             let stop = Stop::default();
             let asked = stop.clone();
             let listener = tokio::spawn(async move {
+                let mut first: Option<Instant> = None;
                 while let Some(signal) = signals.recv().await {
                     match signal {
                         daemon::Signal::Hangup => {}
-                        daemon::Signal::Terminate if !asked.drain.is_cancelled() => {
+                        // A process and its group are often signalled together (timeout(1)): that is one wish.
+                        daemon::Signal::Terminate if first.is_some_and(|f| f.elapsed() < ONE_WISH) => {}
+                        daemon::Signal::Terminate if first.is_none() => {
+                            first = Some(Instant::now());
                             told("ending: what runs goes on to its end, nothing new begins; once more to leave it");
                             asked.drain.cancel();
                         }

@@ -221,6 +221,9 @@ impl<'a> ResourceView<'a> {
         let phrase = match report.operation {
             Operation::None if report.sync == Sync::Unknown => "could not be read".into(),
             Operation::None if all_held_back => "is held back".into(),
+            Operation::None if own.is_empty() && report.changes.iter().any(|c| c.effect == Effect::Restart) => {
+                "differs until it is restarted".into()
+            }
             Operation::None if own.is_empty() && report.sync == Sync::OutOfSync => {
                 "differs and is left as it is".into()
             }

@@ -3,11 +3,12 @@
 use drover::action::{Action, MachineAction, Migration, MigrationWay};
 use drover::finding::{Code, Finding, Source};
 use drover::model::{KindName, ResourceId, Revision};
+use drover::observed::{DomainState, HostState, Observed, OwnerMark, PoolState, Reading, RunState};
 use drover::plan::{
     Block, Change, Definition, Disruption, Effect, Estimate, FORMAT_VERSION, Health, Interruption, Operation, Plan,
     ResourceReport, Step, Summary, Sync,
 };
-use drover::render::{json, markdown, text};
+use drover::render::{Paint, json, markdown, table, text};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -448,4 +449,44 @@ fn the_same_plan_gives_the_same_bytes() {
     assert_eq!(markdown::render(&full_plan()), markdown::render(&full_plan()));
     let options = text::Options::default();
     assert_eq!(as_text(&full_plan(), options), as_text(&full_plan(), options));
+}
+
+#[test]
+fn an_observation_is_three_tables_and_says_what_could_not_be_read() {
+    let mut observed = Observed::empty("2026-11-22T07:00:00Z".parse().unwrap());
+    let domain = |name: &str, state, owner: Option<&str>| DomainState {
+        name: name.into(),
+        uuid: Uuid::nil(),
+        state,
+        reason: String::new(),
+        persistent: true,
+        autostart: false,
+        live_xml: None,
+        persistent_xml: None,
+        owner: owner.map(|name| OwnerMark {
+            fleet: "default".into(),
+            name: name.into(),
+            delete: false,
+            volumes: Vec::new(),
+        }),
+        job: None,
+        managed_save: false,
+        snapshots: 0,
+    };
+    let pool = PoolState { active: true, capacity: 1 << 40, available: 1 << 39, ..PoolState::default() };
+    let host = HostState {
+        driver: "QEMU".into(),
+        hypervisor_version: "10.0.2".into(),
+        cpus: 8,
+        memory: 32 << 30,
+        free_memory: 20 << 30,
+        pools: [("images".to_owned(), pool), ("old".to_owned(), PoolState::default())].into(),
+        domains: vec![domain("a\u{1b}[31m", RunState::Off, None), domain("web-1", RunState::Running, Some("web-1"))],
+        ..HostState::default()
+    };
+    observed.hosts.insert("kvm-a".into(), Reading::Present(host));
+    observed.hosts.insert("kvm-b".into(), Reading::Unknown { why: "no answer within 10 s".into() });
+    let mut out = Vec::new();
+    table::observed(&mut out, &observed, Paint(false)).unwrap();
+    insta::assert_snapshot!(String::from_utf8(out).unwrap());
 }
