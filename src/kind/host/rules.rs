@@ -137,16 +137,12 @@ pub fn parse_uri(uri: &str) -> Result<Connection, UriError> {
     if uri.contains('#') {
         return Err(fail("it has a fragment".into()));
     }
-    if uri == "sim:" || uri.starts_with("sim://") {
-        let path = uri.trim_start_matches("sim:").to_owned();
-        return Ok(Connection {
-            driver: "sim".into(),
-            transport: Transport::Local,
-            user: None,
-            host: String::new(),
-            port: None,
-            path,
-        });
+    if let Some(name) = uri.strip_prefix("sim:") {
+        if !name.chars().all(|c| c.is_ascii_alphanumeric() || "/.-".contains(c)) {
+            return Err(fail("a simulated host's name is plain".into()));
+        }
+        let path = name.to_owned();
+        return Ok(Connection { driver: "sim".into(), transport: Transport::Local, user: None, host: String::new(), port: None, path });
     }
     let Some((scheme, rest)) = uri.split_once("://") else {
         return Err(fail("it has no `://`".into()));

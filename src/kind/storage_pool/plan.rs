@@ -44,7 +44,7 @@ fn on_host(manifest: &Manifest<StoragePoolSpec>, host: &str, state: Option<&Pool
         let report = out.report(&id, None);
         report.operation = report.operation.max(Operation::Create);
         report.health = Health::Missing;
-        out.change(&id, None, change(path("defined"), json!(false), json!(true)));
+        out.change(&id, None, change(path("defined"), Value::Null, json!(true)));
         let mut define = StepDraft::new(
             machine(MachineAction::DefineStoragePool {
                 host: host.into(),
@@ -59,6 +59,7 @@ fn on_host(manifest: &Manifest<StoragePoolSpec>, host: &str, state: Option<&Pool
         define.undo = Some(format!("virsh pool-destroy {pool} && virsh pool-undefine {pool} on {host}"));
         let define = out.step(define);
         let mut start = start();
+        start.undo = Some(format!("virsh pool-destroy {pool} on {host}; its volumes stay"));
         start.after.push(define);
         start.offers.push(active);
         out.step(start);

@@ -250,6 +250,9 @@ impl World {
     /// # Errors
     /// When the file cannot be written.
     pub fn save(&self, path: &Path) -> io::Result<()> {
+        // One at a time: an older state must not come to lie over a newer one.
+        static SAVING: std::sync::Mutex<()> = std::sync::Mutex::new(());
+        let _alone = SAVING.lock().unwrap_or_else(PoisonError::into_inner);
         let text = {
             let mut state = self.state();
             state.note_time(Instant::now());
