@@ -21,7 +21,7 @@ mod recover;
 mod run;
 mod step;
 
-pub use recover::{Found, Recovered, recover};
+pub use recover::{Found, Recovered, recover, under_way};
 pub use run::execute;
 
 use crate::journal::{JournalError, Outcome};

@@ -3,6 +3,7 @@
 
 use super::step::on_disk;
 use crate::journal::{InDoubt, Journal, JournalError, Outcome};
+use crate::plan::Step;
 use crate::provider::{Look, StepCtx, WriteFleet};
 use futures::StreamExt;
 use jiff::Timestamp;
@@ -30,8 +31,9 @@ pub struct Recovered {
 pub enum Found {
     /// It was done after all, and verified. Its record is closed.
     Done,
-    /// It is still under way, and its record stays open: the plan's step of the same id adopts it (its `look` says
-    /// [`Look::Running`]), or the look of a later pass finds its end.
+    /// It is still under way, and its record stays open until a step of the same id is carried out: the plan has one, or
+    /// is given it ([`Plan::adopting`](crate::plan::Plan::adopting), with [`under_way`]). Its `look` says
+    /// [`Look::Running`], and its `act` follows it to its end.
     Running,
     /// Nothing of it is there; a new plan does it again if it is still wanted. Its record is closed.
     NotDone,
@@ -56,6 +58,12 @@ impl Found {
             Self::Running | Self::Unknown(_) => None,
         }
     }
+}
+
+/// The steps that are still under way, for [`Plan::adopting`](crate::plan::Plan::adopting).
+pub fn under_way(recovered: &[Recovered]) -> Vec<Step> {
+    let running = recovered.iter().filter(|r| r.found == Found::Running);
+    running.map(|r| r.record.step.clone()).collect()
 }
 
 /// Looks at every step in doubt and closes the records whose end can be told. Run before each pass; costs one read of the

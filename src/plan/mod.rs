@@ -131,6 +131,32 @@ impl Plan {
         self.steps.iter().filter(|s| !s.is_blocked())
     }
 
+    /// With steps that an earlier run began and that are still under way, and that this plan does not have by itself: a
+    /// migration whose machine has arrived, and whose last touches nobody made. They are followed to their end before
+    /// anything else is done to their resource.
+    #[must_use]
+    pub fn adopting(mut self, under_way: Vec<Step>) -> Plan {
+        let known: BTreeSet<String> = self.steps.iter().map(|s| s.id.clone()).collect();
+        let mut adopted: Vec<Step> = under_way.into_iter().filter(|s| !known.contains(&s.id)).collect();
+        if adopted.is_empty() {
+            return self;
+        }
+        for step in &mut adopted {
+            step.depends_on.clear();
+            step.blocked_by.clear();
+            step.why = "an earlier run began it; it is followed to its end".into();
+        }
+        for step in &mut self.steps {
+            let before = adopted.iter().filter(|a| a.resource == step.resource).map(|a| a.id.clone());
+            step.depends_on.extend(before);
+            step.depends_on.sort();
+        }
+        adopted.append(&mut self.steps);
+        self.steps = adopted;
+        self.seal();
+        self
+    }
+
     /// What the change from `base` to this plan's revision does: the steps that `base`'s plan, made from the same
     /// observation, does not have. What would be done anyway is counted in a finding.
     #[must_use]

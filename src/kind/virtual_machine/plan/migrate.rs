@@ -63,6 +63,7 @@ impl<'a> Draft<'a> {
             blocks.extend(self.elsewhere(here));
         }
         let copied: u64 = migration.copy.iter().map(|v| v.capacity).sum();
+        let copied_to: Vec<String> = migration.copy.iter().map(|v| v.to_pool.clone()).collect();
         let mut step = self.step(
             MachineAction::MigrateVirtualMachine(Box::new(migration)),
             format!(
@@ -83,6 +84,8 @@ impl<'a> Draft<'a> {
         {
             step.needs.push(Fact::PoolActive { host: target.into(), pool: wish.libvirt_pool });
         }
+        // A disk that the manifest wants elsewhere is copied to where it is now.
+        step.needs.extend(copied_to.into_iter().map(|pool| Fact::PoolActive { host: target.into(), pool }));
         step.offers.push(Fact::MachineOff { host: here.host.into(), machine: self.m.name().into() });
         chain.push(step, out);
         self.power_after(here, target, way, chain, out);
