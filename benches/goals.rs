@@ -71,14 +71,22 @@ fn report(scratch: &Path) {
         row(&format!("validate and plan {n}, nothing there"), median("plan", &[&folder(n)]), "");
     }
     let f = median("execute", &["1000"]);
-    row("plan and run 1,000 instant steps, synced journal", f, &format!("{:.2} ms a step; goal G8: at most 3", f.wall * 1000.0 / f.steps.max(1) as f64));
+    row(
+        "plan and run 1,000 instant steps, synced journal",
+        f,
+        &format!("{:.2} ms a step; goal G8: at most 3", f.wall * 1000.0 / f.steps.max(1) as f64),
+    );
     for (name, text) in hostile() {
         let file = scratch.join("hostile").join(name);
         fs::create_dir_all(&file).unwrap();
         fs::write(file.join("x.yaml"), &text).unwrap();
         let f = median("validate", &[file.to_str().unwrap()]);
         let mb = text.len() as f64 / 1e6;
-        row(&format!("hostile: {name} ({mb:.1} MB)"), f, &format!("{:.0} ms; goal G10: at most {:.0} ms more than nothing", f.cpu * 1000.0, (mb * 50.0).max(50.0)));
+        row(
+            &format!("hostile: {name} ({mb:.1} MB)"),
+            f,
+            &format!("{:.0} ms; goal G10: at most {:.0} ms more than nothing", f.cpu * 1000.0, (mb * 50.0).max(50.0)),
+        );
     }
     peers(scratch, &validate);
 }
@@ -177,7 +185,15 @@ fn case(name: &str, args: &[String]) {
     let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
     let ticks: f64 = fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap();
     let status = fs::read_to_string("/proc/self/status").unwrap();
-    let kib: f64 = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).unwrap().split_whitespace().next().unwrap().parse().unwrap();
+    let kib: f64 = status
+        .lines()
+        .find_map(|l| l.strip_prefix("VmHWM:"))
+        .unwrap()
+        .split_whitespace()
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap();
     println!(
         "{}",
         serde_json::json!({"cpu": ticks / 100.0, "mib": kib / 1024.0, "steps": steps, "wall": began.elapsed().as_secs_f64()})
@@ -186,7 +202,8 @@ fn case(name: &str, args: &[String]) {
 
 fn planned(folder: &str) -> usize {
     let tree = FolderTree::open(Path::new(folder)).unwrap();
-    let desired = load(&tree, Revision::default(), &Limits::default()).desired.expect("the generated manifests are valid");
+    let desired =
+        load(&tree, Revision::default(), &Limits::default()).desired.expect("the generated manifests are valid");
     let world = World::new();
     for host in desired.resources.hosts.keys() {
         world.add_host(host);
@@ -194,7 +211,12 @@ fn planned(folder: &str) -> usize {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let observed: Observed =
         runtime.block_on(world.fleet().read().observe(Timestamp::UNIX_EPOCH, std::time::Duration::from_secs(60)));
-    let input = PlanInput { desired: &desired, observed: &observed, now: Timestamp::UNIX_EPOCH, options: PlanOptions::default() };
+    let input = PlanInput {
+        desired: &desired,
+        observed: &observed,
+        now: Timestamp::UNIX_EPOCH,
+        options: PlanOptions::default(),
+    };
     plan(&input).steps.len()
 }
 
@@ -204,7 +226,8 @@ fn executed(steps: usize) -> usize {
     let folder = scratch.path().join("m");
     generate(&folder, steps / 3);
     let tree = FolderTree::open(&folder).unwrap();
-    let desired = load(&tree, Revision::default(), &Limits::default()).desired.expect("the generated manifests are valid");
+    let desired =
+        load(&tree, Revision::default(), &Limits::default()).desired.expect("the generated manifests are valid");
     let world = World::new();
     for host in desired.resources.hosts.keys() {
         world.add_host(host);
@@ -214,7 +237,12 @@ fn executed(steps: usize) -> usize {
     runtime.block_on(async {
         let fleet = world.fleet();
         let observed = fleet.read().observe(Timestamp::now(), std::time::Duration::from_secs(60)).await;
-        let plan = plan(&PlanInput { desired: &desired, observed: &observed, now: Timestamp::now(), options: PlanOptions::default() });
+        let plan = plan(&PlanInput {
+            desired: &desired,
+            observed: &observed,
+            now: Timestamp::now(),
+            options: PlanOptions::default(),
+        });
         let report = execute(
             &plan,
             &fleet,
@@ -226,7 +254,11 @@ fn executed(steps: usize) -> usize {
         )
         .await
         .unwrap();
-        assert!(report.succeeded(), "{:?}", report.outcomes.values().find(|o| !matches!(o, drover::journal::Outcome::Done)));
+        assert!(
+            report.succeeded(),
+            "{:?}",
+            report.outcomes.values().find(|o| !matches!(o, drover::journal::Outcome::Done))
+        );
         plan.steps.len()
     })
 }
@@ -237,7 +269,10 @@ fn generate(folder: &Path, machines: usize) {
     let hosts: Vec<String> = (0..10).map(|h| format!("kvm-{h}")).collect();
     let mut base = String::new();
     for host in &hosts {
-        let _ = write!(base, "apiVersion: drover/v1alpha1\nkind: Host\nmetadata:\n  name: {host}\nspec:\n  uri: sim:\n---\n");
+        let _ = write!(
+            base,
+            "apiVersion: drover/v1alpha1\nkind: Host\nmetadata:\n  name: {host}\nspec:\n  uri: sim:\n---\n"
+        );
     }
     let _ = write!(
         base,
@@ -262,11 +297,22 @@ fn generate(folder: &Path, machines: usize) {
 /// Inputs that exhaust other parsers.
 fn hostile() -> Vec<(&'static str, String)> {
     vec![
-        ("alias bomb", (0..9).fold("a0: &a0 [x, x]\n".to_owned(), |s, i| format!("{s}a{}: &a{} [*a{i}, *a{i}, *a{i}]\n", i + 1, i + 1))),
+        (
+            "alias bomb",
+            (0..9).fold("a0: &a0 [x, x]\n".to_owned(), |s, i| {
+                format!("{s}a{}: &a{} [*a{i}, *a{i}, *a{i}]\n", i + 1, i + 1)
+            }),
+        ),
         ("100,000 nested flow sequences", format!("a: {}", "[".repeat(100_000))),
         ("50,000 nested flow maps", "{a: ".repeat(50_000)),
         ("200,000 documents", "---\na: 1\n".repeat(200_000)),
         ("3 MB scalar", format!("a: {}\n", "x".repeat(3_000_000))),
-        ("300,000 keys", (0..300_000).fold(String::new(), |mut s, i| { let _ = writeln!(s, "k{i}: 1"); s })),
+        (
+            "300,000 keys",
+            (0..300_000).fold(String::new(), |mut s, i| {
+                let _ = writeln!(s, "k{i}: 1");
+                s
+            }),
+        ),
     ]
 }

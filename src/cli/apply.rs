@@ -7,7 +7,7 @@ use super::output::Output;
 use super::progress::Progress;
 use super::{manifests, settings, source};
 use crate::action::{Action, MachineAction};
-use crate::execute::{Found, Recovered, Report};
+use crate::execute::{Found, Recovered, Report, under_way};
 use crate::journal::{Journal, Outcome, Sqlite};
 use crate::kind::Desired;
 use crate::kind::host::parse_uri;
@@ -30,7 +30,7 @@ pub fn run(args: &ApplyArgs, global: &Global, out: &mut Output) -> Result<Exit, 
     };
     let opened = source::open(&source, &config)?;
     let Some(desired) = manifests::load(&opened, out)? else { return Ok(Exit::Invalid) };
-    let options = engine::options(&adopt, &desired)?;
+    let mut options = engine::options(&adopt, &desired)?;
     if !args.auto_approve {
         can_ask(&source)?;
     }
@@ -40,9 +40,9 @@ pub fn run(args: &ApplyArgs, global: &Global, out: &mut Output) -> Result<Exit, 
             .map_err(|e| CliError::failed("the journal cannot be used").caused_by(e))?,
     );
     let engine = Engine::new(&config)?;
-    for found in engine.recover(&desired, &journal)? {
-        out.note(&recovered(&found));
-    }
+    let found = engine.recover(&desired, &journal)?;
+    found.iter().for_each(|one| out.note(&recovered(one)));
+    options.under_way = under_way(&found);
     let plan = engine.plan(&desired, &engine.observe(&desired), options.clone());
     if let Some(saved) = &saved {
         check_same(saved, &plan, "the saved plan does not fit what is there now")?;

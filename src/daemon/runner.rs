@@ -1,7 +1,7 @@
 //! The daemon's passes: a commit of the mirror, loaded, observed, planned, carried out, until nothing is left to do.
 
 use super::{Checked, PassRequest, PassResult, PassRunner, PassSummary, PassWatch, Phase, Resting, StopReason};
-use crate::execute::{Event, ExecuteError, Report, Stop, recover};
+use crate::execute::{Event, ExecuteError, Report, Stop, recover, under_way};
 use crate::finding::{Code, Finding};
 use crate::journal::{Journal, Outcome};
 use crate::kind::settings::Drift;
@@ -113,7 +113,7 @@ impl Runner {
     ) -> Result<(Arc<Plan>, Report), ExecuteError> {
         let fleet = self.engine.writers(&desired.resources);
         let now = Arc::new(Timestamp::now);
-        recover(self.journal.clone(), &fleet, now)
+        let recovered = recover(self.journal.clone(), &fleet, now)
             .await
             .map_err(|source| ExecuteError::Journal { source, report: Report::default() })?;
         watch.phase(Phase::Observing);
@@ -121,7 +121,8 @@ impl Runner {
         watch.observed(&observed);
         watch.phase(Phase::Planning);
         // Thousands of machines are more than a moment's work.
-        let (engine, wanted, chosen) = (self.engine.clone(), desired.clone(), options.clone());
+        let (engine, wanted) = (self.engine.clone(), desired.clone());
+        let chosen = PlanOptions { under_way: under_way(&recovered), ..options.clone() };
         let plan = tokio::task::spawn_blocking(move || engine.plan(&wanted, &observed, chosen)).await;
         let plan = Arc::new(plan.map_err(|e| ExecuteError::Plan(format!("planning ended: {e}")))?);
         watch.planned(plan.clone());

@@ -32,8 +32,8 @@ pub enum Found {
     /// It was done after all, and verified. Its record is closed.
     Done,
     /// It is still under way, and its record stays open until a step of the same id is carried out: the plan has one, or
-    /// is given it ([`Plan::adopting`](crate::plan::Plan::adopting), with [`under_way`]). Its `look` says
-    /// [`Look::Running`], and its `act` follows it to its end.
+    /// is given it ([`PlanOptions::under_way`](crate::plan::PlanOptions::under_way), from [`under_way`]). Its `look`
+    /// says [`Look::Running`], and its `act` follows it to its end.
     Running,
     /// Nothing of it is there; a new plan does it again if it is still wanted. Its record is closed.
     NotDone,
@@ -60,7 +60,7 @@ impl Found {
     }
 }
 
-/// The steps that are still under way, for [`Plan::adopting`](crate::plan::Plan::adopting).
+/// The steps that are still under way, for [`PlanOptions::under_way`](crate::plan::PlanOptions::under_way).
 pub fn under_way(recovered: &[Recovered]) -> Vec<Step> {
     let running = recovered.iter().filter(|r| r.found == Found::Running);
     running.map(|r| r.record.step.clone()).collect()

@@ -38,6 +38,10 @@ pub struct PlanOptions {
     pub adopt: BTreeSet<String>,
     /// Steps that failed lately: by step id, until when they rest and what they failed with.
     pub backing_off: BTreeMap<String, BackOff>,
+    /// Steps that an earlier run began and that are still under way. One that the plan does not have by itself (a
+    /// migration whose machine has arrived, and whose last touches nobody made) is followed to its end before anything
+    /// else is done to its resource.
+    pub under_way: Vec<Step>,
     /// Whether this pass follows no new commit: it corrects drift, and that only with `selfHeal`.
     pub drift_only: bool,
     /// Resources whose manifests changed since the last revision that was carried out. A difference on any other resource
@@ -105,6 +109,7 @@ pub fn plan(input: &PlanInput<'_>) -> Plan {
         steps,
         findings,
     };
+    plan.adopt(&input.options.under_way);
     plan.seal();
     plan
 }
@@ -131,16 +136,10 @@ impl Plan {
         self.steps.iter().filter(|s| !s.is_blocked())
     }
 
-    /// With steps that an earlier run began and that are still under way, and that this plan does not have by itself: a
-    /// migration whose machine has arrived, and whose last touches nobody made. They are followed to their end before
-    /// anything else is done to their resource.
-    #[must_use]
-    pub fn adopting(mut self, under_way: Vec<Step>) -> Plan {
+    /// Adds the steps that are under way and that the plan does not have by itself.
+    fn adopt(&mut self, under_way: &[Step]) {
         let known: BTreeSet<String> = self.steps.iter().map(|s| s.id.clone()).collect();
-        let mut adopted: Vec<Step> = under_way.into_iter().filter(|s| !known.contains(&s.id)).collect();
-        if adopted.is_empty() {
-            return self;
-        }
+        let mut adopted: Vec<Step> = under_way.iter().filter(|s| !known.contains(&s.id)).cloned().collect();
         for step in &mut adopted {
             step.depends_on.clear();
             step.blocked_by.clear();
@@ -153,8 +152,6 @@ impl Plan {
         }
         adopted.append(&mut self.steps);
         self.steps = adopted;
-        self.seal();
-        self
     }
 
     /// What the change from `base` to this plan's revision does: the steps that `base`'s plan, made from the same

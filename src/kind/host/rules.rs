@@ -142,7 +142,14 @@ pub fn parse_uri(uri: &str) -> Result<Connection, UriError> {
             return Err(fail("a simulated host's name is plain".into()));
         }
         let path = name.to_owned();
-        return Ok(Connection { driver: "sim".into(), transport: Transport::Local, user: None, host: String::new(), port: None, path });
+        return Ok(Connection {
+            driver: "sim".into(),
+            transport: Transport::Local,
+            user: None,
+            host: String::new(),
+            port: None,
+            path,
+        });
     }
     let Some((scheme, rest)) = uri.split_once("://") else {
         return Err(fail("it has no `://`".into()));

@@ -3,7 +3,7 @@
 use super::scenario::{Dice, HOSTS, by_hand, desired, ground, machines, meddle};
 use super::support::{Run, now, paused};
 use drover::action::{Action, MachineAction};
-use drover::execute::{recover, under_way};
+use drover::execute::{Recovered, recover, under_way};
 use drover::journal::Journal;
 use drover::kind::Desired;
 use drover::kind::virtual_machine::VirtualMachineSpec;
@@ -17,9 +17,10 @@ use std::time::Duration;
 /// that does the work, one that clears up what only then may be cleared up, and one to spare.
 const PASSES: usize = 4;
 
-pub async fn plan_for(world: &World, desired: &Desired) -> Plan {
+pub async fn plan_for(world: &World, desired: &Desired, found: &[Recovered]) -> Plan {
     let observed = world.fleet().read().observe(now(), Duration::from_secs(10)).await;
-    plan(&PlanInput { desired, observed: &observed, now: now(), options: PlanOptions::default() })
+    let options = PlanOptions { under_way: under_way(found), ..Default::default() };
+    plan(&PlanInput { desired, observed: &observed, now: now(), options })
 }
 
 /// A plan for a failed test's reader.
@@ -40,7 +41,7 @@ pub async fn converge(world: &World, desired: &Desired, journal: &Arc<dyn Journa
     let mut told = String::new();
     for pass in 0..=PASSES {
         let found = recover(journal.clone(), &world.fleet(), Arc::new(now)).await.map_err(|e| e.to_string())?;
-        let plan = plan_for(world, desired).await.adopting(under_way(&found));
+        let plan = plan_for(world, desired, &found).await;
         world.check().map_err(|e| format!("{told}\n{e}"))?;
         if plan.runnable().next().is_none() {
             return Ok(pass);
@@ -92,7 +93,7 @@ async fn one(seed: u64) -> Result<(), String> {
     };
     result.map_err(|e| format!("after {told:#?}\nwanted\n{}\n{e}", wish()))?;
     // What Git wants is what is there, as far as nothing is held back or unknown.
-    let plan = plan_for(&world, &wanted).await;
+    let plan = plan_for(&world, &wanted, &[]).await;
     if plan.steps.is_empty() && plan.findings.iter().all(|f| !f.is_error()) {
         for (name, machine) in &wanted.resources.virtual_machines {
             let at: Vec<String> = world.find(super::scenario::id(name)).into_iter().map(|(host, _)| host).collect();
@@ -163,7 +164,7 @@ fn planning_is_the_same_to_the_byte_and_a_pass_without_changes_writes_nothing() 
         let mut resources = ground();
         machines(&mut dice, &mut resources);
         let wanted = desired(resources);
-        let (one, other) = (plan_for(&world, &wanted).await, plan_for(&world, &wanted).await);
+        let (one, other) = (plan_for(&world, &wanted, &[]).await, plan_for(&world, &wanted, &[]).await);
         assert_eq!(serde_json::to_string(&one).unwrap(), serde_json::to_string(&other).unwrap());
         assert!(!one.is_empty());
         converge(&world, &wanted, &journal).await.unwrap();

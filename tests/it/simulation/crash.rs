@@ -7,7 +7,7 @@ use super::scenario::{Dice, HOSTS, desired, ground, id, machines, meddle};
 use super::support::{Run, now, paused};
 use async_trait::async_trait;
 use drover::action::Action;
-use drover::execute::{recover, under_way};
+use drover::execute::recover;
 use drover::journal::{InDoubt, Journal, JournalError, Memory, Outcome, PassRecord};
 use drover::kind::Desired;
 use drover::observed::{HostState, Reading, RunState};
@@ -148,7 +148,7 @@ async fn live(world: &World, wanted: &Desired, journal: &Arc<dyn Journal>, fate:
     let passes = async {
         for _ in 0..4 {
             let Ok(found) = recover(mortal.clone(), &fleet, Arc::new(now)).await else { return };
-            let plan = plan_for(world, wanted).await.adopting(under_way(&found));
+            let plan = plan_for(world, wanted, &found).await;
             if plan.runnable().next().is_none() {
                 return;
             }
