@@ -3,7 +3,7 @@
 //!
 //! CPU time is user and system together, from /proc/self/stat (10 ms steps), because wall time on a shared machine says
 //! more about the others. Peers run on the same manifests where they are installed; a peer that is not there is named.
-#![allow(clippy::print_stdout, clippy::unwrap_used, missing_docs)]
+#![allow(clippy::print_stdout, clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 use drover::execute::{ExecuteLimits, Stop, execute};
 use drover::journal::{Journal, Sqlite};
@@ -113,7 +113,7 @@ fn peers(scratch: &Path, ours: &[Figures]) {
     ];
     for (program, args) in commands {
         // Children's CPU time is read as the difference of the shell's own `times`.
-        let script = format!("\"$0\" \"$@\" >/dev/null 2>&1; s=$?; times; exit $s");
+        let script = "\"$0\" \"$@\" >/dev/null 2>&1; s=$?; times; exit $s";
         let output = Command::new("bash").arg("-c").arg(script).arg(program).args(&args).stderr(Stdio::null()).output();
         match output {
             Ok(o) if o.status.success() => {
