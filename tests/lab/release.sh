@@ -35,14 +35,15 @@ default_release() {
   if [ "$code" = bookworm ]; then echo bookworm-backports; else echo "$code"; fi
 }
 
-# The mirror that this machine uses, from deb822 or one-line sources; Debian's own where neither says.
+# The mirror that this machine uses, from deb822 or one-line sources.
 mirror() {
   local uri
   uri=$(cat /etc/apt/sources.list.d/*.sources 2>/dev/null |
     awk 'tolower($1) == "uris:" && $2 !~ /security/ {print $2; exit}') || true
   [ -n "$uri" ] || uri=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null |
     awk '$1 == "deb" { for (i = 2; i <= NF; i++) if ($i ~ /^(https?|file|ftp|mirror.*):/) { if ($i !~ /security/ && $(i+2) ~ /main/) { print $i; exit } } }') || true
-  echo "${uri:-http://deb.debian.org/debian}"
+  [ -n "$uri" ] || { echo "release.sh: apt has no source of Debian packages (/etc/apt/sources.list, sources.list.d)" >&2; return 1; }
+  echo "$uri"
 }
 
 # Runs a script in a mount namespace of its own in which the folder is laid over /usr.
