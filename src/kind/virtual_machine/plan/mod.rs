@@ -71,8 +71,8 @@ pub fn draft(m: &Manifest<VirtualMachineSpec>, ctx: &Context<'_>, out: &mut Draf
         Located::At { copy, stale } => {
             let Some(here) = d.here(copy) else { return };
             d.health(here, out);
-            d.leftovers(here, stale, out);
-            d.present(here, None, out);
+            let cleared = d.leftovers(here, stale, out);
+            d.present(here, cleared, out);
         }
     }
 }
@@ -207,7 +207,7 @@ impl<'a> Draft<'a> {
         adopt.undo = Some("take the ownership mark out of the domain's metadata".into());
         let adopt = out.step(adopt);
         self.health(here, out);
-        self.present(here, Some(adopt), out);
+        self.present(here, vec![adopt], out);
     }
 
     /// A migration that is under way: followed, and nothing else done to the machine meanwhile.
@@ -261,8 +261,10 @@ impl<'a> Draft<'a> {
         out.report(&self.id, None).health = health;
     }
 
-    /// Definitions that a move left behind: removed once the machine is known to be elsewhere.
-    fn leftovers(&self, here: Here<'_>, stale: &'a [Copy], out: &mut Drafts) {
+    /// Definitions that a move left behind: removed once the machine is known to be elsewhere. Gives the steps that the
+    /// rest waits for: a machine must not arrive on a host that is about to take its old definition away.
+    fn leftovers(&self, here: Here<'_>, stale: &'a [Copy], out: &mut Drafts) -> Vec<DraftId> {
+        let mut cleared = Vec::new();
         for copy in stale {
             let Some(old) = self.here(copy) else { continue };
             let evidence = here.domain.is_active() || here.domain.persistent && old.domain.moved_away();
@@ -286,12 +288,17 @@ impl<'a> Draft<'a> {
             );
             self.note(Operation::Update, out);
             self.change(&format!("status.definitions[{}]", old.host), json!("off"), Value::Null, Effect::Live, out);
-            out.step(step);
+            let blocked = !step.blocked_by.is_empty();
+            let step = out.step(step);
+            if !blocked {
+                cleared.push(step);
+            }
         }
+        cleared
     }
 
     /// Everything about a machine that was found: its definition, its state and its place. `after` comes before all.
-    fn present(&self, here: Here<'a>, after: Option<DraftId>, out: &mut Drafts) {
+    fn present(&self, here: Here<'a>, after: Vec<DraftId>, out: &mut Drafts) {
         let stated = self.m.spec.uuid.filter(|u| *u != here.domain.uuid);
         if let Some(uuid) = stated {
             self.refuse_uuid(uuid, here, out);
@@ -308,7 +315,7 @@ impl<'a> Draft<'a> {
             self.report_drift(here, target, out);
             return;
         }
-        let mut chain = Chain { last: after.into_iter().collect() };
+        let mut chain = Chain { last: after };
         // A volume that were made here first would have to be moved, or copied, by a migration that does not know of it
         // yet. So a machine that lacks one moves first; the next plan makes the rest where it is then.
         let restart =
