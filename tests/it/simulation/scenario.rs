@@ -196,13 +196,15 @@ pub async fn meddle(dice: &mut Dice, world: &World) -> String {
         (d.state, d.reason, d.live_xml, d.job) = (RunState::Off, "destroyed".into(), None, None);
     };
     let busy = domain.is_in_migration();
+    let runs = world.find(uuid).iter().any(|(_, d)| d.is_active());
     let what = dice.roll(11);
     match what {
         0 if !busy && domain.persistent => change(&off),
         1 if !busy => {
             by_hand(world, MachineAction::PauseDomain { host: host.clone(), uuid }).await;
         }
-        2 if !busy => {
+        // Nobody starts a second copy: that is a case of its own, and nothing converges from it.
+        2 if !busy && !runs => {
             by_hand(world, MachineAction::StartDomain { host: host.clone(), uuid, paused: false }).await;
         }
         // `virsh undefine` of a running machine makes it transient.
@@ -240,7 +242,7 @@ pub async fn meddle(dice: &mut Dice, world: &World) -> String {
                 *xml = xml.replace("<title>one</title>", "<title>by hand</title>").replace(">262144<", ">131072<");
             }
         }),
-        10 if !busy && domain.state == RunState::Off => {
+        10 if !busy && !runs => {
             by_hand(world, moving(&domain, &host, to, MigrationWay::Offline)).await;
         }
         _ => return format!("nothing to {name}"),

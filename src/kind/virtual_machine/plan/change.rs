@@ -5,7 +5,7 @@ use crate::action::MachineAction;
 use crate::domain_xml;
 use crate::finding::{Code, Finding};
 use crate::kind::virtual_machine::{compare, identity};
-use crate::plan::{Drafts, Effect, Health, Operation};
+use crate::plan::{Drafts, Effect, Health, Operation, StepDraft};
 use serde_json::json;
 
 impl Draft<'_> {
@@ -59,22 +59,7 @@ impl Draft<'_> {
             if !here.domain.persistent {
                 self.change("status.persistent", json!(false), json!(true), Effect::Live, out);
             }
-            let expect = here.domain.persistent_xml.as_deref().map(domain_xml::digest).unwrap_or_default();
-            let mut update = self.step(
-                MachineAction::UpdateDomain {
-                    host: here.host.into(),
-                    uuid: here.domain.uuid,
-                    edits: difference.edits,
-                    expect,
-                },
-                format!("update the definition of {} on {}", self.m.name(), here.host),
-                if here.domain.persistent {
-                    "the persistent definition differs from the manifest"
-                } else {
-                    "it has no persistent definition, and would vanish when it stops"
-                },
-            );
-            update.undo = Some("git revert; the definition before is in the plan's changes".into());
+            let update = self.definition(here, difference.edits);
             chain.push(update, out);
         }
         // What a running machine is known by, and what becomes of it without a manifest, is read from its live mark.
@@ -121,6 +106,22 @@ impl Draft<'_> {
             );
         }
         false
+    }
+
+    /// Writes its persistent definition; a machine that is transient gets one.
+    pub(super) fn definition(&self, here: Here<'_>, edits: Vec<domain_xml::Edit>) -> StepDraft {
+        let expect = here.domain.persistent_xml.as_deref().map(domain_xml::digest).unwrap_or_default();
+        let mut update = self.step(
+            MachineAction::UpdateDomain { host: here.host.into(), uuid: here.domain.uuid, edits, expect },
+            format!("update the definition of {} on {}", self.m.name(), here.host),
+            if here.domain.persistent {
+                "the persistent definition differs from the manifest"
+            } else {
+                "it has no persistent definition, and would vanish when it stops"
+            },
+        );
+        update.undo = Some("git revert; the definition before is in the plan's changes".into());
+        update
     }
 
     /// Renames it, once it is off.

@@ -317,9 +317,18 @@ impl<'a> Draft<'a> {
         }
         let mut chain = Chain { last: after };
         // A volume that were made here first would have to be moved, or copied, by a migration that does not know of it
-        // yet. So a machine that lacks one moves first; the next plan makes the rest where it is then.
-        let restart =
-            if target != here.host && self.lacks_volumes(here) { false } else { self.in_place(here, &mut chain, out) };
+        // yet. So a machine that lacks one moves first; the next plan makes the rest where it is then. One without a
+        // definition gets that before anything else: it might have to be shut down to move, and would vanish.
+        let restart = if target == here.host || !self.lacks_volumes(here) {
+            self.in_place(here, &mut chain, out)
+        } else {
+            if !here.domain.persistent {
+                self.note(Operation::Update, out);
+                self.change("status.persistent", json!(false), json!(true), Effect::Live, out);
+                chain.push(self.definition(here, Vec::new()), out);
+            }
+            false
+        };
         if target == here.host {
             self.power(here, restart, &mut chain, out);
         } else {
