@@ -242,7 +242,8 @@ pub async fn meddle(dice: &mut Dice, world: &World) -> String {
                 *xml = xml.replace("<title>one</title>", "<title>by hand</title>").replace(">262144<", ">131072<");
             }
         }),
-        10 if !busy && !runs => {
+        // With its disks: who leaves them behind has broken the machine.
+        10 if !busy && !runs && !domain.persistent_xml.as_deref().unwrap_or_default().contains("/var/lib/images") => {
             by_hand(world, moving(&domain, &host, to, MigrationWay::Offline)).await;
         }
         _ => return format!("nothing to {name}"),
