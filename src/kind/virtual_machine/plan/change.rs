@@ -9,8 +9,9 @@ use crate::plan::{Drafts, Effect, Health, Operation, StepDraft};
 use serde_json::json;
 
 impl Draft<'_> {
-    /// Drafts the changes; tells whether a restart is needed and allowed.
-    pub(super) fn in_place(&self, here: Here<'_>, chain: &mut Chain, out: &mut Drafts) -> bool {
+    /// Drafts the changes; tells whether a restart is needed and allowed. `None`: the definition could not be compared, and
+    /// nothing more may be done to the machine (one without a persistent definition would vanish when it is shut down).
+    pub(super) fn in_place(&self, here: Here<'_>, chain: &mut Chain, out: &mut Drafts) -> Option<bool> {
         let (volumes, made) = self.volumes(here.host, here.state, Some(here.domain), out);
         chain.join(volumes);
         let owner = self.owner(Some(here.domain), made);
@@ -19,7 +20,7 @@ impl Draft<'_> {
             Err(finding) => {
                 out.report(&self.id, None).health = Health::Degraded;
                 out.finding(finding);
-                return false;
+                return None;
             }
         };
         for path in &difference.recreate {
@@ -90,10 +91,10 @@ impl Draft<'_> {
             }
         }
         if !wants_restart || !here.domain.is_active() {
-            return false;
+            return Some(false);
         }
         if self.may_restart() {
-            return true;
+            return Some(true);
         }
         if !waiting.is_empty() {
             out.finding(
@@ -105,7 +106,7 @@ impl Draft<'_> {
                 .hint("restart the machine, or set `restartPolicy: Allow`"),
             );
         }
-        false
+        Some(false)
     }
 
     /// Writes its persistent definition; a machine that is transient gets one.

@@ -320,7 +320,8 @@ impl<'a> Draft<'a> {
         // yet. So a machine that lacks one moves first; the next plan makes the rest where it is then. One without a
         // definition gets that before anything else: it might have to be shut down to move, and would vanish.
         let restart = if target == here.host || !self.lacks_volumes(here) {
-            self.in_place(here, &mut chain, out)
+            let Some(restart) = self.in_place(here, &mut chain, out) else { return };
+            restart
         } else {
             if !here.domain.persistent {
                 self.note(Operation::Update, out);
