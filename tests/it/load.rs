@@ -85,6 +85,10 @@ fn cpu_millis() -> u64 {
     text.split(' ').next().unwrap().parse::<u64>().unwrap() / 1_000_000
 }
 
+/// The promise is 50 ms for each MB of at most 4 MB. An unoptimised build is ten to thirty times slower, more so on an
+/// old machine; what grows with the square of the size would take minutes in it.
+const BOUND_MILLIS: u64 = if cfg!(debug_assertions) { 10_000 } else { 200 };
+
 /// Runs a hostile input: it is refused with one of the codes, in bounded time.
 fn refused(name: &str, text: impl Into<Vec<u8>>, codes: &[Code]) {
     let tree = MemoryTree::new().with("a.yaml", text);
@@ -94,8 +98,7 @@ fn refused(name: &str, text: impl Into<Vec<u8>>, codes: &[Code]) {
     assert!(loaded.findings.iter().any(|f| codes.contains(&f.code)), "{name}: {:#?}", lines(&loaded.findings));
     assert!(loaded.findings.len() <= Limits::default().findings + 1, "{name}");
     assert!(loaded.findings.iter().all(|f| f.message.len() < 1000), "{name}: short messages, whatever the input");
-    // The promise is 50 ms for each MB of at most 4 MB; a debug build is ten times slower.
-    assert!(took < 3000, "{name} took {took} ms");
+    assert!(took < BOUND_MILLIS, "{name} took {took} ms");
 }
 
 #[test]
