@@ -20,13 +20,7 @@ impl Daemon {
     ) {
         match result {
             Ok(Checked::Valid) => self.accept(found, pass).await,
-            Ok(Checked::Invalid(findings)) => {
-                // That may be the disk's fault and not the commit's: the next fetch finds out.
-                if findings.iter().any(|f| f.code == Code::Unreadable) {
-                    self.source.distrust();
-                }
-                self.reject(found.commit, findings);
-            }
+            Ok(Checked::Invalid(findings)) => self.reject(found.commit, findings),
             Ok(Checked::Unreadable(why)) => self.unreadable(&found.commit, &why),
             Err(e) => self.unreadable(&found.commit, &format!("checking it ended early: {e}")),
         }
@@ -70,6 +64,10 @@ impl Daemon {
 
     /// Leaves the last good commit in force.
     pub(super) fn reject(&mut self, commit: String, findings: Vec<Finding>) {
+        // That may be the disk's fault and not the commit's: the next fetch finds out.
+        if findings.iter().any(|f| f.code == Code::Unreadable) {
+            self.source.distrust();
+        }
         let errors = findings.iter().filter(|f| f.is_error()).count();
         let in_force = self.state.good.as_ref().map_or("none", |g| &g.commit);
         tracing::error!(%commit, errors, in_force, "the new commit is invalid and changes nothing");
