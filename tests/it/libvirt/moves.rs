@@ -62,22 +62,8 @@ fn born(lab: &Lab, guest: &Guest, host: &str, settings: &[&str]) -> Uuid {
 /// A live move from a to b.
 fn migration(lab: &Lab, guest: &Guest, uuid: Uuid) -> Migration {
     Migration {
-        uuid,
-        name: guest.name().into(),
-        from: "a".into(),
-        to: "b".into(),
-        way: MigrationWay::Live,
-        destination_uri: lab.uri("b"),
-        listen_uri: None,
-        copy: vec![],
-        delete_source_copies: false,
-        bandwidth_mib: None,
-        max_downtime_millis: None,
-        parallel: None,
-        auto_converge: false,
-        post_copy_after_millis: None,
         timeout_millis: 120_000,
-        autostart: false,
+        ..Migration::new(uuid, guest.name(), ["a", "b"], MigrationWay::Live, lab.uri("b"))
     }
 }
 
