@@ -13,12 +13,15 @@
 //! - A newer valid commit makes the running pass start no further step ([`Stop::drain`]); the next pass begins when the
 //!   steps that run have ended. That pass counts as superseded, not as failed. A commit that changes nothing in the
 //!   followed folder supersedes nothing.
+//! - What hosts tell makes a pass for drift come sooner, and no more often than `events.rs` allows: what Drover's own steps
+//!   cause is no reason for a pass once it has been read. Nothing depends on it; the drift timer runs anyway.
 //! - Nothing is inferred from a repository that cannot be read: the commit in force stays, and drift is still corrected.
 //! - After SIGTERM nothing new begins. After the grace time, or a second signal, running steps are left (a migration goes
 //!   on by itself and is adopted at the next start), and [`LEAVE_TIME`] later [`Daemon::run`] returns whatever happens.
 //!
 //! *Assumptions*: both traits may be slow but return when told to stop; time is tokio's, so that tests can pause it.
 
+mod events;
 mod lock;
 mod metrics;
 mod runner;
@@ -37,11 +40,13 @@ pub use status::*;
 use crate::config::Config;
 use crate::execute::{Event, Stop};
 use crate::finding::{Code, Finding};
-use crate::observed::Observed;
+use crate::observed::{Observed, Reading};
 use crate::plan::Plan;
+use crate::provider::HostChange;
 use crate::source::git::GitError;
 use async_trait::async_trait;
 use jiff::Timestamp;
+use std::collections::BTreeMap;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -90,10 +95,13 @@ pub enum Hint {
     /// The repository may have news (a webhook).
     Look,
     /// Something changed on a host (a libvirt event).
-    HostChanged {
-        /// The host's name.
-        host: String,
-    },
+    HostChanged(HostChange),
+}
+
+/// Takes hints, and the daemon's end of it. Full means that enough of them wait already: use `try_send` and drop what does
+/// not fit.
+pub fn hints() -> (mpsc::Sender<Hint>, mpsc::Receiver<Hint>) {
+    mpsc::channel(64)
 }
 
 /// How a pass tells what it does.
@@ -105,6 +113,16 @@ pub struct PassWatch {
     stopped: Arc<Mutex<Option<StopReason>>>,
     /// This pass's plan, for the names of its actions; the channel's may be an older pass's.
     own_plan: Arc<Mutex<Option<Arc<Plan>>>>,
+    readings: Arc<Mutex<Readings>>,
+}
+
+/// When hosts were read.
+#[derive(Debug, Default)]
+struct Readings {
+    /// When the reading that goes on, or the last one, began.
+    began: Option<Instant>,
+    /// When the last complete reading of each host began.
+    complete: BTreeMap<String, Instant>,
 }
 
 /// Why a pass was asked to stop.
@@ -119,6 +137,9 @@ pub enum StopReason {
 impl PassWatch {
     /// What goes on now. A pass that was asked to stop stays in [`Phase::Draining`].
     pub fn phase(&self, phase: Phase) {
+        if phase == Phase::Observing {
+            self.readings.lock().unwrap_or_else(PoisonError::into_inner).began = Some(Instant::now());
+        }
         self.status.send_if_modified(|s| {
             let changed = s.phase != phase && s.phase != Phase::Draining;
             if changed {
@@ -128,8 +149,20 @@ impl PassWatch {
         });
     }
 
-    /// What was observed.
+    /// What was observed, since [`Phase::Observing`] was told.
     pub fn observed(&self, observed: &Observed) {
+        {
+            let mut readings = self.readings.lock().unwrap_or_else(PoisonError::into_inner);
+            let began = readings.began;
+            readings.complete = std::mem::take(&mut readings.complete)
+                .into_iter()
+                .filter(|(host, _)| observed.hosts.contains_key(host))
+                .chain(observed.hosts.iter().filter_map(|(host, reading)| match reading {
+                    Reading::Present(_) => Some((host.clone(), began?)),
+                    Reading::Unknown { .. } => None,
+                }))
+                .collect();
+        }
         self.status.send_modify(|s| s.observe(observed));
         self.metrics.hosts(&self.status.borrow());
     }
@@ -213,8 +246,6 @@ pub const LEAVE_TIME: Duration = Duration::from_secs(5);
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// Least time between two looks that a webhook or a file event asks for.
 const LOOK_SPACING: Duration = Duration::from_millis(200);
-/// How long to wait for more events of hosts, and how long after a pass: its own steps cause events, too.
-const EVENT_SPACING: Duration = Duration::from_secs(2);
 /// First pause after a fetch that failed; doubles up to the poll interval.
 const FETCH_RETRY: Duration = Duration::from_secs(2);
 
@@ -282,6 +313,7 @@ pub struct Daemon {
     /// Told by the file watch.
     changed: Arc<Notify>,
     watch: Option<watch::RefWatch>,
+    readings: Arc<Mutex<Readings>>,
     state: State,
 }
 
@@ -305,7 +337,7 @@ struct State {
     settled: Option<String>,
     drift_at: Instant,
     retry_at: Option<Instant>,
-    event_at: Option<Instant>,
+    changes: events::Changes,
     asked: bool,
     failures: u32,
     // The end.
@@ -349,8 +381,17 @@ async fn ended<T>(task: Option<&mut JoinHandle<T>>) -> Result<T, tokio::task::Jo
 impl Daemon {
     /// Puts a daemon together; nothing happens until [`Daemon::run`].
     pub fn new(source: Arc<dyn RevisionSource>, runner: Arc<dyn PassRunner>, timing: Timing) -> (Self, Handles) {
+        Self::with_hints(source, runner, timing, hints())
+    }
+
+    /// As [`Daemon::new`], for hints of somebody who was there before: a runner, which listens to hosts.
+    pub fn with_hints(
+        source: Arc<dyn RevisionSource>,
+        runner: Arc<dyn PassRunner>,
+        timing: Timing,
+        (hint_sender, hints): (mpsc::Sender<Hint>, mpsc::Receiver<Hint>),
+    ) -> (Self, Handles) {
         let (repository, reference, path) = source.describe();
-        let (hint_sender, hints) = mpsc::channel(64);
         let (status, status_receiver) = channel::channel(DaemonStatus {
             format_version: STATUS_VERSION.into(),
             version: env!("CARGO_PKG_VERSION").into(),
@@ -385,7 +426,7 @@ impl Daemon {
             settled: None,
             drift_at: now + timing.drift,
             retry_at: None,
-            event_at: None,
+            changes: events::Changes::default(),
             asked: false,
             failures: 0,
             ending: None,
@@ -401,6 +442,7 @@ impl Daemon {
             heartbeat,
             changed: Arc::new(Notify::new()),
             watch: None,
+            readings: Arc::default(),
             state,
         };
         (daemon, handles)
@@ -488,10 +530,7 @@ impl Daemon {
                 }
                 hint = self.hints.recv(), if hints_open => match hint {
                     Some(Hint::Look) => self.look_no_later_than(Instant::now()),
-                    Some(Hint::HostChanged { host }) => {
-                        tracing::debug!(%host, "a host tells of a change");
-                        self.state.event_at.get_or_insert(Instant::now() + EVENT_SPACING);
-                    }
+                    Some(Hint::HostChanged(change)) => self.host_changed(change),
                     None => hints_open = false,
                 },
                 () = sleep_until(wake) => {}
@@ -705,6 +744,13 @@ impl Daemon {
 
     // ---- passes
 
+    fn host_changed(&mut self, HostChange { host, at }: HostChange) {
+        let read_at = self.readings.lock().unwrap_or_else(PoisonError::into_inner).complete.get(&host).copied();
+        let news = self.state.changes.told(host.clone(), at, read_at, Instant::now());
+        self.metrics.host_change(news);
+        tracing::debug!(host, news, "a host tells of a change");
+    }
+
     /// Begins a pass if one is due.
     fn start_pass(&mut self, now: Instant) -> Option<RunningPass> {
         let found = self.state.good.clone()?;
@@ -724,7 +770,7 @@ impl Daemon {
             Reason::Requested
         } else if due(self.state.retry_at) {
             Reason::Retry
-        } else if due(self.state.event_at) {
+        } else if due(self.state.changes.due()) {
             Reason::HostEvent
         } else if self.state.drift_at <= now {
             Reason::Drift
@@ -732,7 +778,8 @@ impl Daemon {
             return None;
         };
         let drift_only = self.state.settled.as_ref() == Some(&commit);
-        (self.state.asked, self.state.event_at, self.state.retry_at) = (false, None, None);
+        (self.state.asked, self.state.retry_at) = (false, None);
+        self.state.changes.pass_begins(reason == Reason::HostEvent, now);
         self.state.attempted = Some(commit.clone());
         let began_at = Timestamp::now();
         let request = PassRequest { commit, reason, drift_only };
@@ -758,6 +805,7 @@ impl Daemon {
             metrics: self.metrics.clone(),
             stopped: stopped.clone(),
             own_plan: Arc::default(),
+            readings: self.readings.clone(),
         };
         let (runner, asked, given) = (self.runner.clone(), request.clone(), stop.clone());
         let task = tokio::spawn(async move { runner.run(asked, watch, given).await });
@@ -811,9 +859,7 @@ impl Daemon {
             (None, _) => None,
         };
         self.state.retry_at = pause.map(|p| now + p);
-        if let Some(at) = &mut self.state.event_at {
-            *at = (*at).max(now + EVENT_SPACING);
-        }
+        self.state.changes.pass_ended(&self.readings.lock().unwrap_or_else(PoisonError::into_inner).complete, now);
         let failures = self.state.failures;
         let took = now - pass.began;
         let result = summary.result;
@@ -876,7 +922,7 @@ impl Daemon {
         if !busy && self.state.good.is_some() {
             due.push(self.state.drift_at);
             due.extend(self.state.retry_at);
-            due.extend(self.state.event_at);
+            due.extend(self.state.changes.due());
         }
         // Never turn without a pause, whatever is due.
         due.into_iter().min().unwrap_or(beat).max(now + Duration::from_millis(1))
