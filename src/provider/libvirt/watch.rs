@@ -182,3 +182,125 @@ async fn listen(host: &Host) -> Result<(Listener, mpsc::Receiver<ffi::Told>), Fa
         .await?;
     Ok((listener, events))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(n: usize) -> ffi::Told {
+        ffi::Told { of: "domain", name: format!("vm-{n}"), what: "started" }
+    }
+
+    /// Sends events after these pauses and gives what was told of them: after how long, and of when.
+    async fn bursts(pauses: &[u64]) -> Vec<(u128, u128)> {
+        let start = Instant::now();
+        let (send, mut events) = mpsc::channel(WAITING);
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let list = heard.clone();
+        let tell: TellChange = Arc::new(move |change: HostChange| {
+            assert_eq!(change.host, "h");
+            list.lock().unwrap().push((start.elapsed().as_millis(), (change.at - start).as_millis()));
+        });
+        let sender = async {
+            for (i, pause) in pauses.iter().enumerate() {
+                sleep(Duration::from_millis(*pause)).await;
+                send.send(told(i)).await.unwrap();
+            }
+            sleep(LONGEST * 2).await;
+            drop(send);
+        };
+        tokio::join!(sender, relay("h", &mut events, &tell));
+        let heard = heard.lock().unwrap().clone();
+        heard
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_burst_is_one_change_told_once_it_is_over() {
+        assert_eq!(bursts(&[0, 10, 10, 200]).await, [(520, 220)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_does_not_end_is_told_every_second() {
+        let heard = bursts(&[100; 30]).await;
+        assert_eq!(heard.len(), 3, "{heard:?}");
+        assert!(heard.iter().all(|(when, of)| when - of <= 300), "{heard:?}");
+        assert!(heard[0].0 <= 100 + LONGEST.as_millis(), "{heard:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn two_changes_far_apart_are_two() {
+        assert_eq!(bursts(&[0, 1_000]).await, [(300, 0), (1_300, 1_000)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_told_before_the_connection_broke_is_not_lost() {
+        let (send, mut events) = mpsc::channel(WAITING);
+        send.send(told(0)).await.unwrap();
+        drop(send);
+        let heard = Arc::new(Mutex::new(0));
+        let count = heard.clone();
+        let tell: TellChange = Arc::new(move |_| *count.lock().unwrap() += 1);
+        relay("h", &mut events, &tell).await;
+        assert_eq!(*heard.lock().unwrap(), 1);
+    }
+
+    #[test]
+    fn pauses_grow_to_a_limit_and_differ() {
+        let of = |failures| (0..50).map(|_| pause(failures).as_secs_f64()).collect::<Vec<_>>();
+        assert!(of(1).iter().all(|s| (0.75..=1.25).contains(s)));
+        assert!(of(4).iter().all(|s| (6.0..=10.0).contains(s)));
+        let long = of(40);
+        assert!(long.iter().all(|s| (45.0..=75.0).contains(s)));
+        assert!(long.iter().any(|s| (s - long[0]).abs() > 0.1));
+    }
+
+    #[tokio::test]
+    async fn a_dead_host_slows_no_other_and_the_set_follows_the_manifests() {
+        // It takes connections and never speaks: each attempt costs its whole deadline.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let dead = format!("qemu+tcp://127.0.0.1:{}/system", silent.local_addr().unwrap().port());
+        let (send, mut heard) = mpsc::unbounded_channel();
+        let tell: TellChange = Arc::new(move |change| drop(send.send(change)));
+        let watcher = Watcher::new(Options::default(), tell);
+        let spec = |uri: &str| -> HostSpec { serde_json::from_value(serde_json::json!({ "uri": uri })).unwrap() };
+        let hosts = |names: &[(&str, &str)]| names.iter().map(|(n, u)| ((*n).to_owned(), spec(u))).collect();
+        watcher.follow(&hosts(&[("dead", &dead), ("t", "test:///default")]));
+
+        let touch = || {
+            tokio::task::spawn_blocking(|| {
+                let connect = virt::connect::Connect::open(Some("test:///default")).unwrap();
+                let xml =
+                    "<domain type='test'><name>watched</name><memory>1024</memory><os><type>hvm</type></os></domain>";
+                let domain = connect.define_domain_xml(xml).unwrap();
+                domain.undefine().unwrap();
+            })
+        };
+        // The connection comes some time after `follow`.
+        let mut change = None;
+        for _ in 0..50 {
+            touch().await.unwrap();
+            change = tokio::time::timeout(Duration::from_secs(1), heard.recv()).await.ok().flatten();
+            if change.is_some() {
+                break;
+            }
+        }
+        assert_eq!(change.expect("nothing was told").host, "t");
+
+        // Another name of the same: the old one is not told of any more.
+        watcher.follow(&hosts(&[("u", "test:///default")]));
+        let mut last = None;
+        for _ in 0..50 {
+            touch().await.unwrap();
+            while let Ok(Some(change)) = tokio::time::timeout(Duration::from_millis(700), heard.recv()).await {
+                last = Some(change.host);
+            }
+            if last.as_deref() == Some("u") {
+                break;
+            }
+        }
+        assert_eq!(last.as_deref(), Some("u"));
+        drop(watcher);
+        let rest = async { while heard.recv().await.is_some() {} };
+        tokio::time::timeout(Duration::from_secs(5), rest).await.expect("the tasks end with the watcher");
+    }
+}
