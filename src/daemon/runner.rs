@@ -169,6 +169,7 @@ impl PassRunner for Runner {
                 return PassSummary { result: PassResult::Unreadable, error: Some(why), ..PassSummary::default() };
             }
         };
+        self.engine.listen(&desired.resources);
         let is_new = base.is_none_or(|b| b.revision.commit != desired.revision.commit);
         if changed_by_commit && is_new {
             self.engine.wake_all();
