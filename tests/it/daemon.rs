@@ -1,5 +1,7 @@
 //! The daemon's loop with a runner of the test's own, its HTTP server, and its signals.
 
+mod events;
+
 use crate::git::servers::{Origin, git};
 use async_trait::async_trait;
 use drover::daemon::{
