@@ -55,7 +55,7 @@ pub struct Config {
     pub poll_interval: Duration,
     /// By which part of itself each poll interval is lengthened or shortened at random, 0 to 1.
     pub poll_jitter: f64,
-    /// How often everything is observed and compared without a new commit.
+    /// How often everything is observed and compared without a new commit or an event of a host.
     pub drift_interval: Duration,
     /// How long running steps may go on after SIGTERM.
     pub grace_time: Duration,

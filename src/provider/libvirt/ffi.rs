@@ -25,8 +25,8 @@ use virt::error::Error;
 use virt::stream::Stream;
 use virt_sys as sys;
 
-/// Prepares libvirt for this process, once, before the first connection: the event loop that keepalive needs must be
-/// registered before a connection opens, and libvirt's habit of printing every error to standard error is ended.
+/// Prepares libvirt for this process, once, before the first connection: the event loop that keepalive and events need must
+/// be registered before a connection opens, and libvirt's habit of printing every error to standard error is ended.
 pub(super) fn initialise() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -34,7 +34,7 @@ pub(super) fn initialise() {
         if let Err(e) = virt::event::event_register_default_impl() {
             tracing::warn!(
                 error = e.message(),
-                "libvirt's event loop cannot be registered: dead connections are noticed late"
+                "libvirt's event loop cannot be registered: dead connections are noticed late, changes on hosts by the next full pass"
             );
             return;
         }
@@ -47,7 +47,7 @@ pub(super) fn initialise() {
             }
         });
         if let Err(e) = spawned {
-            tracing::warn!(error = %e, "no thread for libvirt's event loop: dead connections are noticed late");
+            tracing::warn!(error = %e, "no thread for libvirt's event loop: dead connections are noticed late, changes on hosts by the next full pass");
         }
     });
 }

@@ -210,8 +210,8 @@ mod tests {
             drop(send);
         };
         tokio::join!(sender, relay("h", &mut events, &tell));
-        let heard = heard.lock().unwrap().clone();
-        heard
+        drop(tell);
+        Arc::into_inner(heard).map(|h| h.into_inner().unwrap()).expect("nobody tells any more")
     }
 
     #[tokio::test(start_paused = true)]

@@ -344,9 +344,11 @@ mod tests {
         let words = until(&mut events, "told-of", "undefined");
         assert_eq!(words, ["defined", "started", "suspended", "resumed", "stopped", "undefined"]);
         drop(listening);
-        assert!(matches!(events.blocking_recv(), None | Some(_)));
-        while events.try_recv().is_ok() {}
-        assert_eq!(events.try_recv(), Err(mpsc::error::TryRecvError::Disconnected), "nobody tells any more");
+        let begun = Instant::now();
+        while events.try_recv() != Err(mpsc::error::TryRecvError::Disconnected) {
+            assert!(begun.elapsed() < Duration::from_secs(5), "somebody tells still");
+            std::thread::yield_now();
+        }
     }
 
     #[test]
@@ -365,9 +367,10 @@ mod tests {
         let connect = connect();
         let (send, mut events) = mpsc::channel(1);
         let listening = Listening::begin(&connect, send).unwrap();
-        // SAFETY: called as libvirt calls it; it looks at the number only.
-        unsafe { closed(connect.as_ptr(), 0, opaque(listening.number)) };
-        unsafe { closed(connect.as_ptr(), 0, opaque(listening.number)) };
+        for _ in 0..2 {
+            // SAFETY: called as libvirt calls it; it looks at the number only.
+            unsafe { closed(connect.as_ptr(), 0, opaque(listening.number)) };
+        }
         while events.blocking_recv().is_some() {}
         // A callback that comes late, for a number that nobody has any more.
         tell(opaque(listening.number), || panic!("there is nobody to tell"));
@@ -408,6 +411,7 @@ mod tests {
             sys::virConnectClose(connect.as_ptr())
         };
         assert_eq!(left, 1, "references besides this test's own");
+        println!("{grown} KiB more after a thousand registrations");
         // Other tests run beside this one: a bound that only a leak for each registration passes.
         assert!(grown < 20 * 1024, "{grown} KiB more");
     }
