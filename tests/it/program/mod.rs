@@ -152,7 +152,9 @@ impl<'lab> Fleet<'lab> {
     fn guest(&mut self, name: &str) -> Rc<Guest<'lab>> {
         let guest = Rc::new(self.lab.guest(name));
         // The heartbeat ports are one to a guest, so these are one to a fleet.
-        self.port = self.port.max(guest.port() + 10_000);
+        if self.port == 0 {
+            self.port = guest.port() + 10_000;
+        }
         self.machines.push(guest.clone());
         guest
     }
