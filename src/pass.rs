@@ -10,7 +10,7 @@ use crate::plan::{BackOff, Plan, PlanInput, PlanOptions, plan};
 use crate::provider::simulator::World;
 use crate::provider::{Actor, Observer, ReadFleet, WriteFleet, libvirt};
 use jiff::Timestamp;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -41,6 +41,8 @@ pub struct Engine {
     powers: Powers,
     writer: Mutex<Option<Kept>>,
     resting: Mutex<BTreeMap<String, BackOff>>,
+    /// Steps that were refused, and not done since.
+    refused: Mutex<BTreeSet<String>>,
 }
 
 /// What a pass did.
@@ -57,7 +59,7 @@ pub struct PassResult {
 impl Engine {
     /// An engine with these powers.
     pub fn new(powers: Powers) -> Self {
-        Self { powers, writer: Mutex::default(), resting: Mutex::default() }
+        Self { powers, writer: Mutex::default(), resting: Mutex::default(), refused: Mutex::default() }
     }
 
     /// The hosts for reading only: what a dry run is given.
@@ -115,6 +117,7 @@ impl Engine {
     /// Lets every resting step be tried at once: a new commit came, or somebody asked.
     pub fn wake_all(&self) {
         self.resting.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// Steps that rest after a failure, by id.
@@ -158,18 +161,27 @@ impl Engine {
         Ok(PassResult { observed, plan, report })
     }
 
-    /// Notes which steps failed, so that the next pass does not hammer them.
+    /// Notes which steps failed, or were refused twice, so that the next pass does not hammer them.
     fn rest(&self, report: &Report) {
         let now = Timestamp::now();
         let mut resting = self.resting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         for (step, outcome) in &report.outcomes {
             let error = match outcome {
                 Outcome::Failed { error, .. } => error,
                 Outcome::Done | Outcome::AlreadyDone => {
                     resting.remove(step);
+                    refused.remove(step);
                     continue;
                 }
-                Outcome::Refused { .. } | Outcome::Interrupted | Outcome::Skipped { .. } => continue,
+                // What was planned was out of date: the next plan knows better. One that is refused again and again does not.
+                Outcome::Refused { reason } => {
+                    if refused.insert(step.clone()) {
+                        continue;
+                    }
+                    reason
+                }
+                Outcome::Interrupted | Outcome::Skipped { .. } => continue,
             };
             let failures = resting.get(step).map_or(0, |b| b.failures) + 1;
             let rest = FIRST_REST.saturating_mul(1 << (failures - 1).min(10)).min(LONGEST_REST);
@@ -193,5 +205,52 @@ fn limits(resources: &Resources) -> ExecuteLimits {
         max_concurrent: resources.the_settings().max_concurrent as usize,
         migrations,
         ..ExecuteLimits::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn engine() -> Engine {
+        let (libvirt, world) = (libvirt::Options::default(), World::new());
+        Engine::new(Powers { libvirt, world, observe_deadline: Duration::from_secs(1) })
+    }
+
+    fn report(outcome: Outcome) -> Report {
+        Report { outcomes: BTreeMap::from([("step".into(), outcome)]), ..Report::default() }
+    }
+
+    #[test]
+    fn a_step_that_is_refused_again_and_again_rests_and_one_that_was_out_of_date_once_does_not() {
+        let engine = engine();
+        let refused = || report(Outcome::Refused { reason: "the definition changed".into() });
+        engine.rest(&refused());
+        assert!(engine.resting().is_empty());
+        engine.rest(&report(Outcome::Done));
+        engine.rest(&refused());
+        assert!(engine.resting().is_empty(), "it was done in between");
+        engine.rest(&refused());
+        assert_eq!(engine.resting()["step"].error, "the definition changed");
+        engine.wake_all();
+        engine.rest(&refused());
+        assert!(engine.resting().is_empty(), "a new commit begins anew");
+    }
+
+    #[test]
+    fn rests_grow_with_each_failure_in_a_row() {
+        let engine = engine();
+        let failed = || report(Outcome::Failed { error: "no link".into(), transient: true });
+        let mut before = Duration::ZERO;
+        for failures in 1..=3 {
+            engine.rest(&failed());
+            let rest = engine.resting()["step"].clone();
+            let left = Duration::try_from(rest.until.duration_since(Timestamp::now())).unwrap();
+            assert!(rest.failures == failures && left > before, "{rest:?}");
+            before = left;
+        }
+        (0..20).for_each(|_| engine.rest(&failed()));
+        let until = engine.resting()["step"].until;
+        assert!(until <= Timestamp::now().checked_add(LONGEST_REST).unwrap());
     }
 }

@@ -38,13 +38,6 @@ pub enum MachineAction {
         /// On or off.
         autostart: bool,
     },
-    /// Stops and undefines a pool. Never touches what is in it.
-    UndefineStoragePool {
-        /// Where.
-        host: String,
-        /// The pool's name.
-        pool: String,
-    },
     /// Creates a volume, empty or filled from an image. Never overwrites: a volume of the name that is already there is
     /// the action's success when size and format fit, and its refusal when they do not.
     CreateVolume {
@@ -342,7 +335,6 @@ impl MachineAction {
             Self::DefineStoragePool { .. } => "DefineStoragePool",
             Self::StartStoragePool { .. } => "StartStoragePool",
             Self::SetStoragePoolAutostart { .. } => "SetStoragePoolAutostart",
-            Self::UndefineStoragePool { .. } => "UndefineStoragePool",
             Self::CreateVolume { .. } => "CreateVolume",
             Self::ResizeVolume { .. } => "ResizeVolume",
             Self::DeleteVolume { .. } => "DeleteVolume",
@@ -363,6 +355,43 @@ impl MachineAction {
         }
     }
 
+    /// What undoes it, where one thing does. A step may know better and say more.
+    pub fn undo(&self) -> Option<String> {
+        Some(match self {
+            Self::DefineStoragePool { host, pool, .. } => {
+                format!("virsh pool-destroy {pool}, then virsh pool-undefine {pool} on {host}; its volumes stay")
+            }
+            Self::StartStoragePool { host, pool } => format!("virsh pool-destroy {pool} on {host}; its volumes stay"),
+            Self::SetStoragePoolAutostart { host, pool, autostart } => {
+                let back = if *autostart { " --disable" } else { "" };
+                format!("virsh pool-autostart {pool}{back} on {host}")
+            }
+            Self::CreateVolume { host, pool, volume, .. } => {
+                format!("virsh vol-delete {volume} --pool {pool} on {host}")
+            }
+            Self::ResizeVolume { .. } => return None,
+            Self::DeleteVolume { .. } => return None,
+            Self::DefineDomain { host, name, .. } => format!("virsh undefine {name} on {host}; its volumes stay"),
+            Self::UpdateDomain { .. } | Self::ChangeLive { .. } => {
+                "git revert; what was there before is in the plan's changes".into()
+            }
+            Self::SetOwner { .. } => "take the ownership mark out of the domain's metadata".into(),
+            Self::RemoveOwner { .. } => "bring the manifest back, with the annotation `drover/adopt: \"true\"`".into(),
+            Self::RenameDomain { host, uuid, .. } => format!("virsh domrename {uuid} to the old name on {host}"),
+            Self::SetAutostart { host, uuid, autostart } => {
+                let back = if *autostart { " --disable" } else { "" };
+                format!("virsh autostart {uuid}{back} on {host}")
+            }
+            Self::StartDomain { .. } => "`powerState: Stopped`".into(),
+            Self::ResumeDomain { .. } => "`powerState: Paused`".into(),
+            Self::PauseDomain { .. } | Self::ShutdownDomain { .. } => "`powerState: Running`".into(),
+            Self::UndefineDomain { .. } => return None,
+            Self::MigrateVirtualMachine(m) => format!("move it back: `host: {}`", m.from),
+            // Somebody else began it: the wish that it serves is not known here.
+            Self::AwaitMigration { host, uuid, .. } => format!("virsh domjobabort {uuid} on {host} while it runs"),
+        })
+    }
+
     /// The hosts it works on; a migration's source first.
     pub fn hosts(&self) -> Vec<&str> {
         match self {
@@ -370,7 +399,6 @@ impl MachineAction {
             Self::DefineStoragePool { host, .. }
             | Self::StartStoragePool { host, .. }
             | Self::SetStoragePoolAutostart { host, .. }
-            | Self::UndefineStoragePool { host, .. }
             | Self::CreateVolume { host, .. }
             | Self::ResizeVolume { host, .. }
             | Self::DeleteVolume { host, .. }

@@ -26,6 +26,13 @@ impl Action {
         }
     }
 
+    /// What undoes it, where one thing does.
+    pub fn undo(&self) -> Option<String> {
+        match self {
+            Self::Machine(a) => a.undo(),
+        }
+    }
+
     /// The targets whose limits it counts against: host names, source first.
     pub fn targets(&self) -> Vec<&str> {
         match self {

@@ -11,6 +11,7 @@ use crate::execute::{Found, Recovered, Report, under_way};
 use crate::journal::{Journal, Outcome, Sqlite};
 use crate::kind::Desired;
 use crate::kind::host::parse_uri;
+use crate::pass::Events;
 use crate::plan::{Plan, Step};
 use crate::render::escape::line as terminal;
 use crate::render::text;
@@ -18,6 +19,10 @@ use std::collections::BTreeMap;
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::Path;
 use std::sync::Arc;
+
+/// Plans that are carried out one after the other where nobody is asked: some steps are due only when others are done (a
+/// definition is removed once the machine is known to run elsewhere).
+const ROUNDS: usize = 4;
 
 /// Runs the command.
 pub fn run(args: &ApplyArgs, global: &Global, out: &mut Output) -> Result<Exit, CliError> {
@@ -63,19 +68,42 @@ pub fn run(args: &ApplyArgs, global: &Global, out: &mut Output) -> Result<Exit, 
     if config.sim_state.is_none() && plan.runnable().any(|s| is_simulated(&desired, s)) {
         out.warn("simulated hosts live in memory: what is done on them is gone with this process, unless `sim.state` names a file");
     }
-    let progress = Arc::new(Progress::new(&plan, out.bars, out.err_paint));
-    let (events, note) = (progress.clone(), progress.clone());
-    let report = engine
-        .carry_out(&desired, &plan, journal, Arc::new(move |event| events.event(&event)), move |text| note.note(text));
-    progress.finish();
-    let report = report?;
-    let left = engine.plan(&desired, &engine.observe(&desired), options).runnable().count();
-    // What was done is done, whether or not somebody still reads.
-    match conclude(&plan, &report, left, out) {
-        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => return Err(e.into()),
-        _ => {}
+    let rounds = if args.auto_approve && saved.is_none() { ROUNDS } else { 1 };
+    let mut exit = Exit::Done;
+    for round in 1..=rounds {
+        let report = carry_out(&engine, &desired, &plan, &journal, out)?;
+        let next = engine.plan(&desired, &engine.observe(&desired), options.clone());
+        let due = next.runnable().count();
+        let goes_on = due > 0 && round < rounds && report.succeeded();
+        // What was done is done, whether or not somebody still reads.
+        match conclude(&plan, &report, if goes_on { 0 } else { due }, out) {
+            Err(e) if e.kind() != io::ErrorKind::BrokenPipe => return Err(e.into()),
+            _ => {}
+        }
+        exit = exit::of_outcomes(&plan, report.outcomes.values());
+        if !goes_on {
+            break;
+        }
+        show(&next, args, out)?;
+        plan = next;
     }
-    Ok(exit::of_outcomes(&plan, report.outcomes.values()))
+    Ok(exit)
+}
+
+/// Carries a plan out and shows how it goes.
+fn carry_out(
+    engine: &Engine,
+    desired: &Desired,
+    plan: &Plan,
+    journal: &Arc<dyn Journal>,
+    out: &Output,
+) -> Result<Report, CliError> {
+    let progress = Arc::new(Progress::new(plan, out.bars, out.err_paint));
+    let (events, note) = (progress.clone(), progress.clone());
+    let told: Events = Arc::new(move |event| events.event(&event));
+    let report = engine.carry_out(desired, plan, journal.clone(), told, move |text| note.note(text));
+    progress.finish();
+    report
 }
 
 /// Shows the plan. Who approved it beforehand need not read it; otherwise nothing is done that could not be seen.

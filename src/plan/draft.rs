@@ -86,7 +86,7 @@ pub struct StepDraft {
     pub disruption: Disruption,
     /// What can be done about it while it runs.
     pub interruption: Interruption,
-    /// What it would take to undo it.
+    /// What it would take to undo it; at first what its action says of itself.
     pub undo: Option<String>,
     /// What it is expected to take.
     pub estimate: Estimate,
@@ -104,13 +104,13 @@ impl StepDraft {
     /// A draft that disturbs nothing and depends on nothing.
     pub fn new(action: Action, resource: ResourceId, summary: impl Into<String>, why: impl Into<String>) -> Self {
         Self {
+            undo: action.undo(),
             action,
             resource,
             summary: summary.into(),
             why: why.into(),
             disruption: Disruption::None,
             interruption: Interruption::Interruptible,
-            undo: None,
             estimate: Estimate::default(),
             after: Vec::new(),
             offers: Vec::new(),

@@ -532,6 +532,30 @@ fn apply_makes_it_so_and_the_next_plan_is_empty() {
     assert!(code == 0 && out.contains("pass 2") && !out.contains("pass 1"), "{out}");
 }
 
+const POOL: &str = "\
+---
+apiVersion: drover/v1alpha1
+kind: StoragePool
+metadata: {name: images}
+spec: {type: dir, target: /srv/images, shared: true, hosts: [kvm-a, kvm-b]}
+";
+
+/// A volume that is missing is made where the machine is, after its move: two plans, one command.
+#[test]
+fn apply_goes_on_until_nothing_is_due_where_nobody_is_asked() {
+    let world = fleet();
+    world_write(&world, "fleet/pool.yaml", POOL);
+    assert_eq!(simulated(&world, APPLY).0, 0);
+    let disk = "  disks: [{name: data, pool: images, size: 1Gi, format: qcow2}]\n";
+    world_write(&world, "fleet/vms.yaml", &(MACHINE.replace("kvm-a", "kvm-b") + disk));
+    let (code, out, err) = simulated(&world, APPLY);
+    assert_eq!(code, 0, "{out}{err}");
+    assert_eq!(out.matches("Applied:").count(), 2, "{out}");
+    assert!(!out.contains("again"), "{out}");
+    let (code, out, _) = simulated(&world, &["plan", "fleet", "--detailed-exitcode"]);
+    assert_eq!(code, 0, "{out}");
+}
+
 fn world_write(world: &World, name: &str, text: &str) {
     std::fs::write(world.path().join(name), text).unwrap();
 }

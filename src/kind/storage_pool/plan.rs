@@ -45,7 +45,7 @@ fn on_host(manifest: &Manifest<StoragePoolSpec>, host: &str, state: Option<&Pool
         report.operation = report.operation.max(Operation::Create);
         report.health = Health::Missing;
         out.change(&id, None, change(path("defined"), Value::Null, json!(true)));
-        let mut define = StepDraft::new(
+        let define = StepDraft::new(
             machine(MachineAction::DefineStoragePool {
                 host: host.into(),
                 pool: pool.clone(),
@@ -56,10 +56,8 @@ fn on_host(manifest: &Manifest<StoragePoolSpec>, host: &str, state: Option<&Pool
             format!("define storage pool {pool} on {host}"),
             format!("{host} has no pool of this name"),
         );
-        define.undo = Some(format!("virsh pool-destroy {pool} && virsh pool-undefine {pool} on {host}"));
         let define = out.step(define);
         let mut start = start();
-        start.undo = Some(format!("virsh pool-destroy {pool} on {host}; its volumes stay"));
         start.after.push(define);
         start.offers.push(active);
         out.step(start);

@@ -83,7 +83,6 @@ fn takes_long(action: &MachineAction) -> bool {
     match action {
         A::DefineStoragePool { .. }
         | A::StartStoragePool { .. }
-        | A::UndefineStoragePool { .. }
         | A::CreateVolume { .. }
         | A::ResizeVolume { .. }
         | A::DeleteVolume { .. }
@@ -117,7 +116,6 @@ fn look_on(c: &Connect, action: &MachineAction) -> Result<Look, Fault> {
         A::DefineStoragePool { pool, xml, autostart, .. } => pool::look_define(c, pool, xml, *autostart),
         A::StartStoragePool { pool, .. } => pool::look_start(c, pool),
         A::SetStoragePoolAutostart { pool, autostart, .. } => pool::look_autostart(c, pool, *autostart),
-        A::UndefineStoragePool { pool, .. } => pool::look_undefine(c, pool),
         A::CreateVolume { .. } => volume::look_create(c, &wanted(action)?),
         A::ResizeVolume { pool, volume, capacity, running, .. } => {
             volume::look_resize(c, pool, volume, *capacity, running.as_ref())
@@ -146,7 +144,6 @@ fn act_on(c: &Connect, action: &MachineAction, ticket: &Ticket) -> Result<(), Fa
         A::DefineStoragePool { pool, xml, autostart, .. } => pool::define(c, pool, xml, *autostart),
         A::StartStoragePool { pool, .. } => pool::start(c, pool),
         A::SetStoragePoolAutostart { pool, autostart, .. } => pool::set_autostart(c, pool, *autostart),
-        A::UndefineStoragePool { pool, .. } => pool::undefine(c, pool),
         A::CreateVolume { .. } => volume::create(c, &wanted(action)?),
         A::ResizeVolume { pool, volume, capacity, running, .. } => {
             volume::resize(c, pool, volume, *capacity, running.as_ref())

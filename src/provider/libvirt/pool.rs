@@ -1,7 +1,8 @@
-//! Storage pools: defined, built, started, undefined. What is in a pool is never touched here.
+//! Storage pools: defined, built, started. They are never undefined: libvirt keeps no mark
+//! on a pool that would tell whose it is. What is in a pool is never touched here.
 
 use super::error::{During, Fault};
-use super::{volume, xml};
+use super::xml;
 use crate::domain_xml::Element;
 use crate::provider::Look;
 use virt::connect::Connect;
@@ -105,33 +106,6 @@ pub(super) fn look_autostart(connect: &Connect, name: &str, autostart: bool) -> 
 pub(super) fn set_autostart(connect: &Connect, name: &str, autostart: bool) -> Result<(), Fault> {
     let pool = connect.lookup_storage_pool_by_name(name).during(format!("look pool `{name}` up"))?;
     pool.set_autostart(autostart).during(format!("set the autostart of pool `{name}`"))
-}
-
-pub(super) fn look_undefine(connect: &Connect, name: &str) -> Result<Look, Fault> {
-    let Some(pool) = find(connect, name)? else { return Ok(Look::AlreadyDone) };
-    let target = xml::text_at(&description(&pool, name)?, "target/path");
-    let users = volume::users_and_arriving(connect, |disk| {
-        disk.pool.as_deref() == Some(name)
-            || target.as_ref().is_some_and(|t| {
-                disk.path
-                    .as_deref()
-                    .and_then(|p| p.strip_prefix(t.trim_end_matches('/')))
-                    .is_some_and(|r| r.starts_with('/'))
-            })
-    })?;
-    Ok(match users.as_slice() {
-        [] => Look::Ready,
-        users => Look::Refused { reason: format!("pool `{name}` is in use by {}", volume::names(users)) },
-    })
-}
-
-pub(super) fn undefine(connect: &Connect, name: &str) -> Result<(), Fault> {
-    let Some(pool) = find(connect, name)? else { return Ok(()) };
-    let persistent = pool.is_persistent().during(format!("read pool `{name}`"))?;
-    if pool.is_active().during(format!("read pool `{name}`"))? {
-        pool.destroy().during(format!("stop pool `{name}`"))?;
-    }
-    if persistent { pool.undefine().during(format!("undefine pool `{name}`")) } else { Ok(()) }
 }
 
 #[cfg(test)]

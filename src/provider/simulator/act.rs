@@ -45,12 +45,6 @@ fn mutate(state: &mut State, action: &MachineAction, host: &str) -> Result<(), S
         A::SetStoragePoolAutostart { pool, autostart, .. } => {
             with_pool(state, host, pool, |p| p.autostart = *autostart)
         }
-        A::UndefineStoragePool { pool, .. } => {
-            if let Some(host) = state.hosts.get_mut(host) {
-                host.state.pools.remove(pool);
-            }
-            Ok(())
-        }
         A::CreateVolume { pool, volume, capacity, format, image, backing, .. } => {
             let of = |s: &State, source: &crate::action::ImageSource| {
                 let found = s.volumes(host, &source.pool).and_then(|v| v.get(&source.volume)).cloned();

@@ -40,7 +40,6 @@ fn look_at(state: &State, action: &MachineAction) -> Result<Look, Look> {
             let there = there.ok_or_else(|| refused(format!("`{host}` has no storage pool `{pool}`")))?;
             done_if(there.autostart == *autostart)
         }
-        A::UndefineStoragePool { host, pool } => done_if(!state.host(host).is_some_and(|h| h.pools.contains_key(pool))),
         A::CreateVolume { host, pool, volume, capacity, format, image, backing } => {
             let volumes = active_pool(state, host, pool)?;
             if let Some(there) = volumes.get(volume) {

@@ -103,7 +103,6 @@ fn cases() -> Vec<(bool, MachineAction)> {
         ),
         (false, MachineAction::StartStoragePool { host: host(), pool: "stopped".into() }),
         (false, MachineAction::SetStoragePoolAutostart { host: host(), pool: "images".into(), autostart: false }),
-        (false, MachineAction::UndefineStoragePool { host: host(), pool: "stopped".into() }),
         (false, volume("new.qcow2")),
         (
             true,
@@ -234,10 +233,15 @@ fn the_executor_gets_every_action_done_when_its_reply_is_lost() {
     });
 }
 
+/// The first case of an action.
+fn case(name: &str) -> MachineAction {
+    cases().into_iter().map(|(_, action)| action).find(|action| action.name() == name).unwrap()
+}
+
 #[test]
 fn a_running_machine_keeps_its_live_definition_when_the_persistent_one_changes() {
     paused(async {
-        let (world, update) = world_for(true, cases().swap_remove(8).1).await;
+        let (world, update) = world_for(true, case("UpdateDomain")).await;
         act(&world, &update).await;
         let domain = world.find(uuid(1)).remove(0).1;
         let memory = |xml: &Option<String>| parse(xml.as_deref().unwrap()).unwrap().text_at("currentMemory").unwrap();

@@ -6,8 +6,9 @@ use drover::action::{Action, MachineAction};
 use drover::execute::{Recovered, recover, under_way};
 use drover::journal::Journal;
 use drover::kind::Desired;
-use drover::kind::virtual_machine::VirtualMachineSpec;
+use drover::kind::virtual_machine::{PowerState, RestartPolicy, VirtualMachineSpec};
 use drover::model::Manifest;
+use drover::observed::Reading;
 use drover::plan::{Plan, PlanInput, PlanOptions, plan};
 use drover::provider::simulator::World;
 use std::sync::Arc;
@@ -129,6 +130,44 @@ fn any_wish_in_any_world_converges() {
         }
     }
     assert!(failed.is_empty(), "{} seeds failed: {failed:?}", failed.len());
+}
+
+/// A machine that has no persistent definition vanishes when it is shut down, and one that cannot be compared cannot be
+/// given a definition first.
+#[test]
+fn nothing_is_done_to_a_machine_whose_definition_cannot_be_compared() {
+    paused(async {
+        let world = World::new();
+        HOSTS.iter().for_each(|h| world.add_host(h));
+        let journal: Arc<dyn Journal> = Arc::new(drover::journal::Memory::new());
+        let mut dice = Dice::new(1);
+        let mut wish = ground();
+        machines(&mut dice, &mut wish);
+        let machine = wish.virtual_machines.values_mut().next().unwrap();
+        let name = machine.name().to_owned();
+        machine.spec.host = Some(HOSTS[0].into());
+        machine.spec.power_state = PowerState::Running;
+        machine.spec.restart_policy = RestartPolicy::Allow;
+        converge(&world, &desired(wish.clone()), &journal).await.unwrap();
+        let mut observed = world.fleet().read().observe(now(), Duration::from_secs(10)).await;
+        let Some(Reading::Present(host)) = observed.hosts.get_mut(HOSTS[0]) else { panic!("{observed:#?}") };
+        let domain = host.domains.iter_mut().find(|d| d.name == name).unwrap();
+        (domain.persistent, domain.persistent_xml, domain.live_xml) = (false, None, Some("<domain".into()));
+        for change in ["state", "host", "cpus"] {
+            let mut wish = wish.clone();
+            let spec = &mut wish.virtual_machines.get_mut(&name).unwrap().spec;
+            match change {
+                "state" => spec.power_state = PowerState::Stopped,
+                "host" => spec.host = Some(HOSTS[1].into()),
+                _ => spec.cpus = Some(3),
+            }
+            let options = PlanOptions::default();
+            let plan = plan(&PlanInput { desired: &desired(wish), observed: &observed, now: now(), options });
+            let touched: Vec<_> = plan.runnable().filter(|s| s.resource.name == name).map(|s| &s.summary).collect();
+            assert!(touched.is_empty(), "{change}: {touched:?}");
+            assert!(plan.findings.iter().any(|f| f.is_error()), "{change}: {:#?}", plan.findings);
+        }
+    });
 }
 
 #[test]

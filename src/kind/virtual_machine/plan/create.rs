@@ -57,7 +57,6 @@ impl<'a> Draft<'a> {
             format!("define {} on {host}", self.m.name()),
             "no host that could be read has it",
         );
-        define.undo = Some(format!("virsh undefine {name} on {host}; its volumes stay"));
         define.blocked_by = blocks;
         chain.push(define, out);
         if self.m.spec.autostart == Some(true) {
@@ -74,7 +73,6 @@ impl<'a> Draft<'a> {
                 format!("`powerState` is {:?}", self.m.spec.power_state),
             );
             start.disruption = Disruption::None;
-            start.undo = Some(format!("virsh shutdown {name} on {host}"));
             chain.push(start, out);
         }
     }

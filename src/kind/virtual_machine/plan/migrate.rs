@@ -77,7 +77,6 @@ impl<'a> Draft<'a> {
         step.estimate = self.estimate(here, target, way, &policy, copied);
         step.disruption = if way == MigrationWay::Live { Disruption::Brief } else { Disruption::None };
         step.interruption = MIGRATION;
-        step.undo = Some(format!("move it back: `host: {}`", here.host));
         step.blocked_by = blocks;
         for wish in
             self.ctx.observed.host(target).and_then(|t| volumes(self.m, t, self.ctx.resources).ok()).unwrap_or_default()

@@ -195,7 +195,7 @@ impl<'a> Draft<'a> {
         }
         self.note(Operation::Adopt, out);
         self.change("metadata.owner", json!(here.domain.owner), json!(self.ctx.resources.fleet()), Effect::Live, out);
-        let mut adopt = self.step(
+        let adopt = self.step(
             MachineAction::SetOwner {
                 host: here.host.into(),
                 uuid: here.domain.uuid,
@@ -204,7 +204,6 @@ impl<'a> Draft<'a> {
             format!("adopt {} on {}", here.domain.name, here.host),
             format!("adoption was asked for; {owner}"),
         );
-        adopt.undo = Some("take the ownership mark out of the domain's metadata".into());
         let adopt = out.step(adopt);
         self.health(here, out);
         self.present(here, vec![adopt], out);

@@ -75,7 +75,6 @@ impl Draft<'_> {
                     "`powerState` is Paused",
                 );
                 pause.disruption = Disruption::Downtime;
-                pause.undo = Some("powerState: Running".into());
                 chain.push(pause, out);
             }
             (PowerState::Stopped, RunState::Running | RunState::Paused | RunState::Suspended) => {
@@ -135,7 +134,6 @@ impl Draft<'_> {
         );
         step.disruption = Disruption::Downtime;
         step.interruption = Interruption::Interruptible;
-        step.undo = Some("start it again".into());
         step.estimate = Estimate { seconds: 15.0, downtime_millis: 15_000, bytes: 0 };
         step
     }

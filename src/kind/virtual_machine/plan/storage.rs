@@ -77,7 +77,6 @@ impl Draft<'_> {
                     (None, None) => "the pool does not have it".to_owned(),
                 },
             );
-            step.undo = Some(format!("virsh vol-delete {} --pool {} on {host}", wish.volume, wish.libvirt_pool));
             step.estimate = Estimate { seconds: 1.0, ..Estimate::default() };
             step.needs.push(Fact::PoolActive { host: host.into(), pool: wish.libvirt_pool.clone() });
             step.offers.push(Fact::VolumeReady {

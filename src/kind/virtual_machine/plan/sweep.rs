@@ -88,12 +88,11 @@ fn unmanaged(
     let why = "its manifest is gone, and `prune` is on".to_owned();
     if !mark.delete {
         change(&id, "metadata.owner", json!(mark.name), Value::Null, out);
-        let mut step = machine(
+        let step = machine(
             MachineAction::RemoveOwner { host: host.into(), uuid: domain.uuid },
             format!("let go of {} on {host}", mark.name),
             format!("{why}; its `deletionPolicy` was Orphan"),
         );
-        step.undo = Some("bring the manifest back, with the annotation `drover/adopt: \"true\"`".into());
         out.step(step);
         return;
     }

@@ -1,0 +1,79 @@
+//! How a pass tells what it does: to the status, to the metrics, and to whoever asks for its plan.
+
+use super::Metrics;
+use super::status::{DaemonStatus, Phase};
+use crate::execute::Event;
+use crate::observed::Observed;
+use crate::plan::Plan;
+use jiff::Timestamp;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::watch as channel;
+
+/// How a pass tells what it does.
+#[derive(Clone)]
+pub struct PassWatch {
+    pub(super) status: channel::Sender<DaemonStatus>,
+    pub(super) plan: channel::Sender<Option<Arc<Plan>>>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) stopped: Arc<Mutex<Option<StopReason>>>,
+    /// This pass's plan, for the names of its actions; the channel's may be an older pass's.
+    pub(super) own_plan: Arc<Mutex<Option<Arc<Plan>>>>,
+}
+
+/// Why a pass was asked to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopReason {
+    /// A newer commit came.
+    Superseded,
+    /// The daemon is to end.
+    ShuttingDown,
+}
+
+impl PassWatch {
+    /// What goes on now. A pass that was asked to stop stays in [`Phase::Draining`].
+    pub fn phase(&self, phase: Phase) {
+        self.status.send_if_modified(|s| {
+            let changed = s.phase != phase && s.phase != Phase::Draining;
+            if changed {
+                s.phase = phase;
+            }
+            changed
+        });
+    }
+
+    /// What was observed.
+    pub fn observed(&self, observed: &Observed) {
+        self.status.send_modify(|s| s.observe(observed));
+        self.metrics.hosts(&self.status.borrow());
+    }
+
+    /// What is going to be done.
+    pub fn planned(&self, plan: Arc<Plan>) {
+        let runnable = plan.steps.iter().filter(|s| !s.is_blocked()).count();
+        self.status.send_modify(|s| {
+            if let Some(pass) = &mut s.current {
+                pass.steps_total = u32::try_from(runnable).unwrap_or(u32::MAX);
+            }
+        });
+        *self.own_plan.lock().unwrap_or_else(PoisonError::into_inner) = Some(plan.clone());
+        self.plan.send_replace(Some(plan));
+    }
+
+    /// What happens to a step.
+    pub fn event(&self, event: &Event) {
+        self.status.send_modify(|s| s.step(event, Timestamp::now()));
+        let plan = self.own_plan.lock().unwrap_or_else(PoisonError::into_inner);
+        let action = match event {
+            Event::Finished { step, .. } => {
+                plan.as_ref().and_then(|p| p.steps.iter().find(|s| s.id == *step)).map(|s| &s.action)
+            }
+            _ => None,
+        };
+        self.metrics.step(event, action);
+    }
+
+    /// Why the pass was asked to stop, if it was.
+    pub fn stopped_because(&self) -> Option<StopReason> {
+        *self.stopped.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
