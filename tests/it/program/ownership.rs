@@ -9,6 +9,8 @@ fn a_domain_of_somebody_elses_is_refused_until_its_adoption_is_asked_for() {
     let mut fleet = Fleet::new(&lab, "foreign");
     let asked = fleet.bare_machine("asked", "a");
     let noted = fleet.bare_machine("noted", "a");
+    // More than the mark differs.
+    fleet.change(&asked, "cpus: 1", "cpus: 1\n  maxCpus: 2");
     for vm in [&asked, &noted] {
         vm.define("a", &["boot=none", "mem=64"]);
         vm.start("a");
