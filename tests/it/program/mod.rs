@@ -206,7 +206,7 @@ impl<'lab> Fleet<'lab> {
     fn daemon_command(&self, state: &Path) -> Vec<String> {
         let listen = format!("127.0.0.1:{}", self.port);
         let [bare, state] = [&self.origin.bare(), state].map(|p| p.display().to_string());
-        let flags = ["--poll-interval", "5s", "--drift-interval", "4s", "--grace-time", "5s"];
+        let flags = ["--poll-interval", "5s", "--drift-interval", "3s", "--grace-time", "5s"];
         let args =
             [&["daemon", "--repo", &bare, "--branch", "main", "--state", &state, "--listen", &listen], &flags[..]];
         args.concat().into_iter().map(str::to_owned).collect()
