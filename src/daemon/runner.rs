@@ -1,6 +1,6 @@
 //! The daemon's passes: a commit of the mirror, loaded, observed, planned, carried out, until nothing is left to do.
 
-use super::{Checked, PassRequest, PassResult, PassRunner, PassSummary, PassWatch, Phase, Resting, StopReason};
+use super::{Checked, PassRequest, PassResult, PassRunner, PassSummary, PassWatch, Phase, Reason, Resting, StopReason};
 use crate::execute::{Event, ExecuteError, Report, Stop, recover, under_way};
 use crate::finding::{Code, Finding};
 use crate::journal::{Journal, Outcome};
@@ -171,7 +171,7 @@ impl PassRunner for Runner {
         };
         self.engine.listen(&desired.resources);
         let is_new = base.is_none_or(|b| b.revision.commit != desired.revision.commit);
-        if changed_by_commit && is_new {
+        if request.reason == Reason::Requested || changed_by_commit && is_new {
             self.engine.wake_all();
         }
         let options = PlanOptions {

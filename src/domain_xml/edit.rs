@@ -52,6 +52,20 @@ pub enum Edit {
     },
 }
 
+impl Edit {
+    /// Where it edits: its selector.
+    pub fn at(&self) -> &str {
+        match self {
+            Self::SetText { at, .. }
+            | Self::SetAttribute { at, .. }
+            | Self::RemoveAttribute { at, .. }
+            | Self::Add { at, .. }
+            | Self::Replace { at, .. }
+            | Self::Remove { at } => at,
+        }
+    }
+}
+
 /// Why an edit cannot be applied.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EditError {

@@ -182,7 +182,9 @@ impl Sqlite {
         let said = error.to_string();
         self.error(match error.sqlite_error_code() {
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => format!("is damaged ({said}). {mend}"),
-            Some(ErrorCode::DiskFull) => {
+            code if code == Some(ErrorCode::DiskFull)
+                || matches!(code, Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen)) && self.has_no_room() =>
+            {
                 format!("cannot be written, the disk is full ({said}): free some space; nothing is begun until then")
             }
             Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
@@ -199,6 +201,17 @@ impl Sqlite {
             }
             _ => format!("{what} failed: {said}"),
         })
+    }
+
+    /// Whether its folder takes nothing more. SQLite calls that an input/output error where it makes its `-wal` and `-shm`
+    /// files.
+    fn has_no_room(&self) -> bool {
+        let folder = self.path.parent().filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let probe = folder.join(format!(".journal.room-{}", std::process::id()));
+        // As much as the shared memory of the write-ahead log takes.
+        let written = fs::write(&probe, [0; 32 << 10]);
+        let _ = fs::remove_file(&probe);
+        written.is_err_and(|e| matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
     }
 
     /// Runs one write as a transaction that is on disk when this returns.

@@ -15,6 +15,7 @@ mod git;
 mod lab;
 mod libvirt;
 mod load;
+mod program;
 mod render;
 mod rules;
 mod schemas;

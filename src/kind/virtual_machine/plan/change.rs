@@ -53,7 +53,10 @@ impl Draft<'_> {
             );
             chain.push(step, out);
         }
-        if !difference.edits.is_empty() || !here.domain.persistent {
+        // Adoption writes the mark by itself.
+        let only_the_mark =
+            chain.adopt.is_some() && difference.edits.iter().all(|e| e.at().starts_with("/domain/metadata"));
+        if !difference.edits.is_empty() && !only_the_mark || !here.domain.persistent {
             if changed || !here.domain.persistent {
                 self.note(Operation::Update, out);
             }
@@ -63,8 +66,9 @@ impl Draft<'_> {
             let update = self.definition(here, difference.edits);
             chain.push(update, out);
         }
+        let adopted = self.adopt(here, owner.volumes.clone(), chain, out);
         // What a running machine is known by, and what becomes of it without a manifest, is read from its live mark.
-        if here.domain.is_active() && here.domain.owner.as_ref().is_some_and(|mark| *mark != owner) {
+        if !adopted && here.domain.is_active() && here.domain.owner.as_ref().is_some_and(|mark| *mark != owner) {
             self.note(Operation::Update, out);
             let step = self.step(
                 MachineAction::SetOwner { host: here.host.into(), uuid: here.domain.uuid, owner: owner.clone() },

@@ -72,7 +72,7 @@ pub fn draft(m: &Manifest<VirtualMachineSpec>, ctx: &Context<'_>, out: &mut Draf
             let Some(here) = d.here(copy) else { return };
             d.health(here, out);
             let cleared = d.leftovers(here, stale, out);
-            d.present(here, cleared, out);
+            d.present(here, Chain { last: cleared, ..Chain::default() }, out);
         }
     }
 }
@@ -195,18 +195,18 @@ impl<'a> Draft<'a> {
         }
         self.note(Operation::Adopt, out);
         self.change("metadata.owner", json!(here.domain.owner), json!(self.ctx.resources.fleet()), Effect::Live, out);
-        let adopt = self.step(
-            MachineAction::SetOwner {
-                host: here.host.into(),
-                uuid: here.domain.uuid,
-                owner: self.owner(Some(here.domain), Vec::new()),
-            },
-            format!("adopt {} on {}", here.domain.name, here.host),
-            format!("adoption was asked for; {owner}"),
-        );
-        let adopt = out.step(adopt);
         self.health(here, out);
-        self.present(here, vec![adopt], out);
+        self.present(here, Chain { adopt: Some(format!("adoption was asked for; {owner}")), ..Chain::default() }, out);
+    }
+
+    /// Takes a domain over, if that is what the chain is for. After its definition was updated: the update is made from
+    /// the definition that was observed, and refuses another one, which the mark would make of it. Tells whether it did.
+    fn adopt(&self, here: Here<'_>, made: Vec<OwnedVolume>, chain: &mut Chain, out: &mut Drafts) -> bool {
+        let Some(why) = chain.adopt.take() else { return false };
+        let owner = self.owner(Some(here.domain), made);
+        let action = MachineAction::SetOwner { host: here.host.into(), uuid: here.domain.uuid, owner };
+        chain.push(self.step(action, format!("adopt {} on {}", here.domain.name, here.host), why), out);
+        true
     }
 
     /// A migration that is under way: followed, and nothing else done to the machine meanwhile.
@@ -296,8 +296,9 @@ impl<'a> Draft<'a> {
         cleared
     }
 
-    /// Everything about a machine that was found: its definition, its state and its place. `after` comes before all.
-    fn present(&self, here: Here<'a>, after: Vec<DraftId>, out: &mut Drafts) {
+    /// Everything about a machine that was found: its definition, its state and its place. What is in the chain comes
+    /// before all.
+    fn present(&self, here: Here<'a>, mut chain: Chain, out: &mut Drafts) {
         let stated = self.m.spec.uuid.filter(|u| *u != here.domain.uuid);
         if let Some(uuid) = stated {
             self.refuse_uuid(uuid, here, out);
@@ -311,10 +312,10 @@ impl<'a> Draft<'a> {
             }
         };
         if self.only_reports() {
+            self.adopt(here, Vec::new(), &mut chain, out);
             self.report_drift(here, target, out);
             return;
         }
-        let mut chain = Chain { last: after };
         // A volume that were made here first would have to be moved, or copied, by a migration that does not know of it
         // yet. So a machine that lacks one moves first; the next plan makes the rest where it is then. One without a
         // definition gets that before anything else: it might have to be shut down to move, and would vanish.
@@ -327,6 +328,7 @@ impl<'a> Draft<'a> {
                 self.change("status.persistent", json!(false), json!(true), Effect::Live, out);
                 chain.push(self.definition(here, Vec::new()), out);
             }
+            self.adopt(here, Vec::new(), &mut chain, out);
             false
         };
         if target == here.host {
@@ -399,6 +401,8 @@ impl<'a> Draft<'a> {
 #[derive(Default)]
 pub(super) struct Chain {
     last: Vec<DraftId>,
+    /// Why the machine is taken over, until the step that does it is there.
+    adopt: Option<String>,
 }
 
 impl Chain {

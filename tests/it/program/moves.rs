@@ -1,0 +1,68 @@
+//! The main job: a pushed commit moves a running machine.
+
+use super::*;
+
+#[test]
+fn a_pushed_commit_moves_a_running_machine_and_leaves_nothing_to_do() {
+    let Some(lab) = Lab::shared() else { return };
+    let mut fleet = Fleet::new(&lab, "push");
+    let vm = fleet.machine("web");
+    fleet.change(&vm, "cpus: 1", "cpus: 1\n  autostart: true");
+    let first = fleet.push("web on kvm-a");
+    fleet.plan(&[]).exits(2).says(&["kvm-a", vm.name()]);
+    fleet.start();
+    fleet.settles(&first);
+    fleet.runs_only_on(&vm, "a");
+    fleet.has_nothing_to_do();
+    vm.wait_beats(5);
+
+    // The dry run, before the push: one migration, and nothing is touched by it.
+    fleet.change(&vm, "host: kvm-a", "host: kvm-b");
+    let commit = fleet.commit("web moves to kvm-b");
+    let change = ["plan", &fleet.work(), "--base", "HEAD~1", "--head", "HEAD"];
+    fleet.drover(&change).exits(0).says(&[&format!("live-migrate {} from kvm-a to kvm-b", vm.name())]);
+    let plan = fleet.drover(&[&change[..], &["-o", "json", "--detailed-exitcode"]].concat()).exits(2).json();
+    let actions: Vec<_> = plan["steps"].as_array().unwrap().iter().map(|s| s["action"].as_str().unwrap()).collect();
+    assert_eq!(actions, ["MigrateVirtualMachine"], "{plan:#}");
+    let counts = &plan["summary"];
+    let count = |what: &str| counts[what].as_u64().unwrap();
+    assert_eq!((count("migrate"), count("create") + count("update") + count("delete") + count("blocked")), (1, 0));
+    fleet.runs_only_on(&vm, "a");
+
+    let since = SystemTime::now();
+    fleet.send();
+    let status = fleet.settles(&commit);
+    fleet.runs_only_on(&vm, "b");
+    let heard = fleet.has_lived(&vm, since, "b");
+    assert_eq!((heard.lost, heard.sources.len()), (0, 2), "{heard:?}");
+    fleet.has_nothing_to_do();
+    // What libvirt alone does not carry along, and what says whose it is.
+    let info = lab.virsh_ok("b", &["dominfo", vm.name()]);
+    let is = |key: &str| info.lines().find_map(|l| l.strip_prefix(key)).map(str::trim);
+    assert_eq!((is("Persistent:"), is("Autostart:")), (Some("yes"), Some("enable")), "{info}");
+    for which in [&["dumpxml", vm.name()][..], &["dumpxml", "--inactive", vm.name()]] {
+        let xml = lab.virsh_ok("b", which);
+        assert!(xml.contains("fleet=\"push\"") || xml.contains("fleet='push'"), "{xml}");
+    }
+    // What it says of itself.
+    assert_eq!((status.failures, status.last.unwrap().summary.error), (0, None));
+    let done = format!("live-migrate {} from kvm-a to kvm-b", vm.name());
+    let state = fleet.state_folder().display().to_string();
+    fleet.drover(&["history", "--state", &state]).exits(0).says(&["succeeded", "done", &done]);
+    fleet.status_text().exits(0).says(&[&commit[..7], "idle", "kvm-a", "kvm-b"]);
+
+    // The state folder is taken: a second daemon, or an apply, would be a second hand on the same machines.
+    let pid = fleet.running().pid();
+    let second = fleet.daemon_command(&fleet.state_folder());
+    let second: Vec<&str> = second.iter().map(String::as_str).collect();
+    fleet.drover(&second).exits(1).says(&["does not start", &format!("process {pid}"), "--state-dir"]);
+    fleet.drover(&["apply", &fleet.work(), "--auto-approve", "--state", &state]).exits(4).says(&["another Drover"]);
+
+    assert_eq!(fleet.terminate(), 0);
+    lab.virsh_ok("b", &["destroy", vm.name()]);
+    let folder = lab.shared_folder().join("push");
+    let images: Vec<_> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
+    let [image] = images.as_slice() else { panic!("{images:?}") };
+    let disk = vm.check_disk(image);
+    assert!(disk.complete && disk.highest >= heard.writes, "{disk:?} {heard:?}");
+}
