@@ -399,10 +399,7 @@ mod tests {
             drop(listening);
             number
         };
-        round();
-        let before = resident_kib();
         let numbers: Vec<usize> = (0..1_000).map(|_| round()).collect();
-        let grown = resident_kib().saturating_sub(before);
         assert!(numbers.iter().all(|n| !listeners().contains_key(n)));
         // A callback that libvirt kept would hold the connection: its references would be a thousand more.
         // SAFETY: the connection is alive; one reference more is taken and given back.
@@ -411,14 +408,5 @@ mod tests {
             sys::virConnectClose(connect.as_ptr())
         };
         assert_eq!(left, 1, "references besides this test's own");
-        println!("{grown} KiB more after a thousand registrations");
-        // Other tests run beside this one: a bound that only a leak for each registration passes.
-        assert!(grown < 20 * 1024, "{grown} KiB more");
-    }
-
-    fn resident_kib() -> u64 {
-        let status = std::fs::read_to_string("/proc/self/status").unwrap();
-        let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 }
