@@ -49,7 +49,8 @@ fn a_pushed_commit_moves_a_running_machine_and_leaves_nothing_to_do() {
     let done = format!("live-migrate {} from kvm-a to kvm-b", vm.name());
     let state = fleet.state_folder().display().to_string();
     fleet.drover(&["history", "--state", &state]).exits(0).says(&["succeeded", "done", &done]);
-    fleet.status_text().exits(0).says(&[&commit[..7], "idle", "kvm-a", "kvm-b"]);
+    // Not whether it is idle: a pass for drift, or for what a host told, may run at this moment.
+    fleet.status_text().exits(0).says(&[&commit[..7], "kvm-a", "kvm-b"]);
 
     // The state folder is taken: a second daemon, or an apply, would be a second hand on the same machines.
     let pid = fleet.running().pid();
