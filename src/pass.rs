@@ -34,12 +34,37 @@ pub struct Powers {
 pub type Events = Arc<dyn Fn(Event) + Send + Sync>;
 
 /// The connections of a set of hosts, for as long as the hosts stay as they are.
-type Kept = (BTreeMap<String, HostSpec>, Arc<libvirt::Writer>);
+struct Kept<T>(Mutex<Option<Connections<T>>>);
+
+/// Hosts, and the connections to them.
+type Connections<T> = (BTreeMap<String, HostSpec>, Arc<T>);
+
+impl<T> Kept<T> {
+    /// Those of these hosts: the ones that are there, or new ones.
+    fn of(&self, hosts: &BTreeMap<String, HostSpec>, make: impl FnOnce() -> T) -> Arc<T> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*kept {
+            Some((known, connections)) if known == hosts => connections.clone(),
+            _ => {
+                let connections = Arc::new(make());
+                *kept = Some((hosts.clone(), connections.clone()));
+                connections
+            }
+        }
+    }
+}
+
+impl<T> Default for Kept<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
 
 /// The parts of a pass, and what is kept between passes: connections, and which steps rest after a failure.
 pub struct Engine {
     powers: Powers,
-    writer: Mutex<Option<Kept>>,
+    reader: Kept<libvirt::Reader>,
+    writer: Kept<libvirt::Writer>,
     resting: Mutex<BTreeMap<String, BackOff>>,
     /// Steps that were refused, and not done since.
     refused: Mutex<BTreeSet<String>>,
@@ -60,7 +85,14 @@ pub struct PassResult {
 impl Engine {
     /// An engine with these powers.
     pub fn new(powers: Powers) -> Self {
-        Self { powers, writer: Mutex::default(), resting: Mutex::default(), refused: Mutex::default(), watcher: None }
+        Self {
+            powers,
+            reader: Kept::default(),
+            writer: Kept::default(),
+            resting: Mutex::default(),
+            refused: Mutex::default(),
+            watcher: None,
+        }
     }
 
     /// Also listens to hosts, from [`Engine::listen`] on. Simulated hosts have nothing to tell.
@@ -80,7 +112,8 @@ impl Engine {
     pub fn readers(&self, resources: &Resources) -> ReadFleet {
         let (simulated, real) = self.split(resources);
         let mut fleet: BTreeMap<String, Arc<dyn Observer>> = BTreeMap::new();
-        let reader: Arc<dyn Observer> = Arc::new(libvirt::Reader::new(real.clone(), self.powers.libvirt.clone()));
+        let reader: Arc<dyn Observer> =
+            self.reader.of(&real, || libvirt::Reader::new(real.clone(), self.powers.libvirt.clone()));
         fleet.extend(real.into_keys().map(|h| (h, reader.clone())));
         fleet.extend(simulated.into_iter().map(|h| (h, self.powers.world.observer())));
         ReadFleet::new(fleet)
@@ -89,15 +122,7 @@ impl Engine {
     /// The hosts for reading and writing. Connections are kept while the hosts stay as they are.
     pub fn writers(&self, resources: &Resources) -> WriteFleet {
         let (simulated, real) = self.split(resources);
-        let mut kept = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let writer = match &*kept {
-            Some((hosts, writer)) if *hosts == real => writer.clone(),
-            _ => {
-                let writer = Arc::new(libvirt::Writer::new(real.clone(), self.powers.libvirt.clone()));
-                *kept = Some((real.clone(), writer.clone()));
-                writer
-            }
-        };
+        let writer = self.writer.of(&real, || libvirt::Writer::new(real.clone(), self.powers.libvirt.clone()));
         let mut fleet: BTreeMap<String, Arc<dyn Actor>> = BTreeMap::new();
         fleet.extend(real.into_keys().map(|h| (h, writer.clone() as Arc<dyn Actor>)));
         fleet.extend(simulated.into_iter().map(|h| (h, self.powers.world.actor())));
@@ -232,7 +257,7 @@ mod tests {
     }
 
     fn report(outcome: Outcome) -> Report {
-        Report { outcomes: BTreeMap::from([("step".into(), outcome)]), ..Report::default() }
+        Report { outcomes: BTreeMap::from([("step".into(), outcome)]) }
     }
 
     #[test]

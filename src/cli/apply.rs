@@ -144,7 +144,12 @@ fn saved_plan(source: &SourceArgs) -> Result<Option<Plan>, CliError> {
     if source.rev.is_some() {
         return Err(CliError::usage("a saved plan has its revision in itself").hint("leave --rev out"));
     }
-    engine::read_plan(path).map(Some)
+    let plan = engine::read_plan(path)?;
+    if !plan.is_intact() {
+        return Err(CliError::refused(format!("`{}` was changed after it was saved", path.display()))
+            .hint("plan again, look at it, and apply that plan"));
+    }
+    Ok(Some(plan))
 }
 
 /// Where the saved plan's manifests came from.

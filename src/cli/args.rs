@@ -74,7 +74,7 @@ pub enum Command {
     Validate(ValidateArgs),
     /// Show what would be done (a dry run).
     Plan(PlanArgs),
-    /// Plan, ask, and carry the plan out.
+    /// Plan, ask, and carry the plan out; PATH may also be a plan that was saved with `drover plan --out`.
     Apply(ApplyArgs),
     /// Follow a Git repository and keep the world as it says.
     Daemon(Box<DaemonArgs>),
@@ -218,7 +218,6 @@ pub enum PlanFormat {
 /// `drover apply`
 #[derive(Debug, Args)]
 pub struct ApplyArgs {
-    /// A folder, `-`, a Git repository or URL with --rev, or a plan saved with `drover plan --out`.
     #[command(flatten)]
     pub source: SourceArgs,
     /// Do not ask.

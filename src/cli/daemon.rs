@@ -5,7 +5,7 @@ use super::exit::{CliError, Exit};
 use super::powers::powers;
 use super::settings;
 use crate::config::Config;
-use crate::daemon::{self, Daemon, GitSource, Hint, Runner, StateLock, Timing};
+use crate::daemon::{self, Daemon, FollowLock, GitSource, Hint, Runner, StateLock, Timing};
 use crate::http;
 use crate::journal::Journal;
 use crate::journal::Sqlite;
@@ -25,6 +25,10 @@ pub fn run(args: &DaemonArgs, global: &Global) -> Result<Exit, CliError> {
             .hint("give --repo URL, DROVER_REPO, or `repo` in the configuration file"));
     };
     let _lock = StateLock::take(&config.state_dir).map_err(|e| {
+        let hint = e.hint();
+        CliError::failed("the daemon does not start").caused_by(e).hint(hint)
+    })?;
+    let _follow = FollowLock::take(&repo.to_string(), &config.reference.to_string(), &config.path).map_err(|e| {
         let hint = e.hint();
         CliError::failed("the daemon does not start").caused_by(e).hint(hint)
     })?;

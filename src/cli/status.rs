@@ -88,6 +88,13 @@ fn write(out: &mut Output, status: &DaemonStatus) -> io::Result<()> {
             lines.push(("Last plan", summary(counts)));
         }
     }
+    let counted = |counts: &std::collections::BTreeMap<String, u32>| {
+        counts.iter().map(|(state, n)| format!("{n} {state}")).collect::<Vec<_>>().join(", ")
+    };
+    if !status.resources.sync.is_empty() {
+        lines.push(("Sync", counted(&status.resources.sync)));
+        lines.push(("Health", counted(&status.resources.health)));
+    }
     if let Some(at) = status.retry_at {
         lines.push(("Tries again", time(at)));
     }
@@ -100,6 +107,7 @@ fn write(out: &mut Output, status: &DaemonStatus) -> io::Result<()> {
         writeln!(out.stdout, "{} {}", paint.bold(&label), terminal(text))?;
     }
     troubles(out, status)?;
+    resources(out, status)?;
     hosts(out, status)
 }
 
@@ -156,6 +164,19 @@ fn troubles(out: &mut Output, status: &DaemonStatus) -> io::Result<()> {
         writeln!(out.stdout, "{} step {}: {}", paint.red(label), terminal(step), terminal(text))?;
     }
     crate::render::text::findings(&mut out.stdout, &last.summary.findings, paint)
+}
+
+/// Resources that are not as they should be.
+fn resources(out: &mut Output, status: &DaemonStatus) -> io::Result<()> {
+    if status.resources.notable.is_empty() {
+        return Ok(());
+    }
+    writeln!(out.stdout)?;
+    let mut table = Table::new(&["RESOURCE", "SYNC", "HEALTH"]);
+    for one in &status.resources.notable {
+        table.row([&one.resource.to_string(), &format!("{:?}", one.sync), &format!("{:?}", one.health)]);
+    }
+    table.write(&mut out.stdout, out.paint)
 }
 
 fn hosts(out: &mut Output, status: &DaemonStatus) -> io::Result<()> {

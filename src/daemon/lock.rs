@@ -1,9 +1,12 @@
-//! One daemon for each state folder. The lock belongs to the process and goes with it, however it ends: there is no stale
-//! lock file to clean up.
+//! One daemon for each state folder, and on one machine one for each repository. The locks belong to the process and go
+//! with it, however it ends: there is no stale lock file to clean up.
 
+use sha2::{Digest as _, Sha256};
 use std::fs::{File, TryLockError};
 use std::io::{Read, Seek, Write};
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
 
 /// Why the state folder cannot be used.
@@ -16,6 +19,12 @@ pub enum LockError {
         dir: PathBuf,
         /// The other's process id, or `unknown`.
         holder: String,
+    },
+    /// Another daemon on this machine follows the same folder of the same repository.
+    #[error("another Drover daemon on this machine follows {what}")]
+    Followed {
+        /// The repository, its reference and folder.
+        what: String,
     },
     /// Others could write to it.
     #[error("the state folder `{}` can be written by other users (mode {mode:04o}): run `chmod 700` on it", dir.display())]
@@ -39,9 +48,40 @@ impl LockError {
     /// What to do.
     pub fn hint(&self) -> &'static str {
         match self {
-            Self::Held { .. } => "stop the other one, or give this one its own folder with `--state-dir`",
+            Self::Held { .. } => {
+                "stop the other one; if this one follows another repository, give it its own folder with `--state`"
+            }
+            Self::Followed { .. } => "stop the other one: two daemons would do everything twice",
             Self::Open { .. } => "whoever writes there decides what Drover does",
-            Self::Io { .. } => "name a folder that Drover can write to with `--state-dir`",
+            Self::Io { .. } => "name a folder that Drover can write to with `--state`",
+        }
+    }
+}
+
+/// The lock on what a daemon follows, held until it is dropped or the process ends. It holds on one machine (and in one
+/// network namespace): an abstract socket, which has no file that could be left behind (unix(7)).
+#[derive(Debug)]
+pub struct FollowLock {
+    _socket: UnixListener,
+}
+
+impl FollowLock {
+    /// Takes the lock on a folder of a repository's branch or tag, or says that somebody has it.
+    pub fn take(repository: &str, reference: &str, path: &str) -> Result<Self, LockError> {
+        let what = match path {
+            "" => format!("`{repository}` ({reference})"),
+            path => format!("`{path}` of `{repository}` ({reference})"),
+        };
+        let name: String = Sha256::digest(format!("{repository}\0{reference}\0{path}"))
+            .iter()
+            .take(16)
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        let address = SocketAddr::from_abstract_name(format!("drover/{name}"));
+        match address.and_then(|address| UnixListener::bind_addr(&address)) {
+            Ok(socket) => Ok(Self { _socket: socket }),
+            Err(e) if e.kind() == std::io::ErrorKind::AddrInUse => Err(LockError::Followed { what }),
+            Err(why) => Err(LockError::Io { dir: PathBuf::from(what), why }),
         }
     }
 }
@@ -110,6 +150,17 @@ mod tests {
         drop(first);
         StateLock::take(&state).unwrap();
         assert_eq!(std::fs::metadata(&state).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+
+    #[test]
+    fn one_folder_of_a_repository_has_one_daemon() {
+        let repository = format!("/srv/fleet-{}.git", std::process::id());
+        let first = FollowLock::take(&repository, "main", "").unwrap();
+        let error = FollowLock::take(&repository, "main", "").unwrap_err();
+        assert!(error.to_string().contains(&repository), "{error}");
+        FollowLock::take(&repository, "main", "site-b").unwrap();
+        drop(first);
+        FollowLock::take(&repository, "main", "").unwrap();
     }
 
     #[test]

@@ -35,7 +35,7 @@ mod status;
 mod timing;
 mod watch;
 
-pub use lock::{LockError, StateLock};
+pub use lock::{FollowLock, LockError, StateLock};
 pub use metrics::Metrics;
 pub use report::{PassWatch, StopReason};
 pub use runner::Runner;

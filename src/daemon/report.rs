@@ -1,7 +1,7 @@
 //! How a pass tells what it does: to the status, to the metrics, and to whoever asks for its plan.
 
 use super::Metrics;
-use super::status::{DaemonStatus, Phase};
+use super::status::{DaemonStatus, Phase, ResourceStates};
 use crate::execute::Event;
 use crate::observed::{Observed, Reading};
 use crate::plan::Plan;
@@ -77,7 +77,9 @@ impl PassWatch {
     /// What is going to be done.
     pub fn planned(&self, plan: Arc<Plan>) {
         let runnable = plan.steps.iter().filter(|s| !s.is_blocked()).count();
+        let states = ResourceStates::of(&plan);
         self.status.send_modify(|s| {
+            s.resources = states;
             if let Some(pass) = &mut s.current {
                 pass.steps_total = u32::try_from(runnable).unwrap_or(u32::MAX);
             }

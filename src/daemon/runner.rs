@@ -71,6 +71,11 @@ impl Runner {
             Ok(Err(e)) => Read::Unreadable(e.full()),
             Ok(Ok(loaded)) => match loaded.desired {
                 None => Read::Invalid(loaded.findings),
+                // Every manifest gone at once is a mistake of somebody's (a wrong folder, a bad merge) more often than a wish.
+                Some(desired) if desired.resources.is_empty() => Read::Invalid(vec![
+                    Finding::new(Code::NotUnderstood, "the commit declares nothing: there is no manifest in it")
+                        .hint("bring the manifests back, or check `--path`; to give a fleet up, stop the daemon"),
+                ]),
                 Some(desired) => {
                     let desired = Arc::new(desired);
                     *self.loaded.lock().unwrap_or_else(PoisonError::into_inner) = Some(desired.clone());

@@ -5,7 +5,7 @@ use crate::finding::Finding;
 use crate::journal::Outcome;
 use crate::model::ResourceId;
 use crate::observed::{Observed, Progress, Reading};
-use crate::plan::Summary;
+use crate::plan::{Health, Plan, Summary, Sync};
 use crate::source::git::GitErrorKind;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -50,12 +50,58 @@ pub struct DaemonStatus {
     pub last: Option<LastPass>,
     /// Hosts as they were read last.
     pub hosts: BTreeMap<String, HostReading>,
+    /// Resources as they were compared last.
+    pub resources: ResourceStates,
     /// When drift is looked for next.
     pub next_drift_at: Option<Timestamp>,
     /// When what failed is tried again.
     pub retry_at: Option<Timestamp>,
     /// Passes that did not succeed, in a row.
     pub failures: u32,
+}
+
+/// Sync and health of the resources of the commit that was planned last.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ResourceStates {
+    /// Resources by sync state; states that no resource is in are left out.
+    pub sync: BTreeMap<String, u32>,
+    /// Resources by health.
+    pub health: BTreeMap<String, u32>,
+    /// Those that are not both `Synced` and `Healthy`, at most [`NOTABLE`] of them.
+    pub notable: Vec<ResourceStatus>,
+}
+
+/// Most resources that the status names one by one.
+pub const NOTABLE: usize = 100;
+
+/// Sync and health of one resource.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ResourceStatus {
+    /// Which.
+    pub resource: ResourceId,
+    /// Does the world match Git?
+    pub sync: Sync,
+    /// Does it do what it should?
+    pub health: Health,
+}
+
+impl ResourceStates {
+    /// Counts what a plan found.
+    pub(super) fn of(plan: &Plan) -> Self {
+        let mut states = Self::default();
+        for report in &plan.resources {
+            *states.sync.entry(format!("{:?}", report.sync)).or_default() += 1;
+            *states.health.entry(format!("{:?}", report.health)).or_default() += 1;
+            let is_fine = report.sync == Sync::Synced && report.health == Health::Healthy;
+            if !is_fine && states.notable.len() < NOTABLE {
+                let (resource, sync, health) = (report.id(), report.sync, report.health);
+                states.notable.push(ResourceStatus { resource, sync, health });
+            }
+        }
+        states
+    }
 }
 
 /// What goes on.

@@ -71,6 +71,7 @@ impl Gather<'_> {
         if listing.files.is_empty() {
             self.findings.add(vec![
                 Finding::new(Code::Ignored, "there is no manifest: no `*.yaml` or `*.yml` file below the path")
+                    .severity(Severity::Warning)
                     .hint("check the path"),
             ]);
         }

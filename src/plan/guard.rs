@@ -3,7 +3,9 @@
 use super::{Block, Disruption, PlanInput, Step};
 use crate::finding::Code;
 use crate::kind::settings::{SettingsSpec, SyncWindow, Weekday, WindowKind};
+use crate::model::ResourceId;
 use jiff::{Timestamp, ToSpan, Zoned, tz::TimeZone};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Holds back what the guard rails do not allow. Steps come ordered.
 pub fn apply(steps: &mut [Step], input: &PlanInput<'_>, settings: &SettingsSpec) {
@@ -43,29 +45,72 @@ pub fn apply(steps: &mut [Step], input: &PlanInput<'_>, settings: &SettingsSpec)
             });
         }
     }
-    super::graph::spread(steps);
-    let deletes = steps.iter().filter(|s| !s.is_blocked() && s.disruption == Disruption::Destructive).count();
-    if deletes > settings.max_deletes as usize {
+    settle(steps);
+    let doomed = resources(steps, |s| s.disruption == Disruption::Destructive);
+    if doomed.len() > settings.max_deletes as usize {
+        let things = if doomed.len() == 1 { "thing" } else { "things" };
+        let block = Block {
+            code: Code::GuardRail,
+            reason: format!(
+                "{} {things} would be deleted at once; `maxDeletes` allows {}",
+                doomed.len(),
+                settings.max_deletes
+            ),
+            way_out: "if they are all meant, raise `maxDeletes` in Settings".into(),
+        };
         for step in steps.iter_mut().filter(|s| s.disruption == Disruption::Destructive) {
+            step.blocked_by.push(block.clone());
+        }
+        settle(steps);
+    }
+    if let Some(max) = settings.max_disruptive {
+        for (n, resource) in
+            resources(steps, |s| s.disruption > Disruption::None).into_iter().enumerate().skip(max as usize)
+        {
+            let block = Block {
+                code: Code::GuardRail,
+                reason: format!(
+                    "it is number {} of those that are disturbed; `maxDisruptive` allows {max} in one pass",
+                    n + 1
+                ),
+                way_out: "it comes in a later pass, or raise `maxDisruptive` in Settings".into(),
+            };
+            let of_it = |s: &&mut Step| s.resource == resource && s.disruption > Disruption::None && !s.is_blocked();
+            if let Some(first) = steps.iter_mut().find(of_it) {
+                first.blocked_by.push(block);
+            }
+        }
+        settle(steps);
+    }
+}
+
+/// The resources of free steps of a kind, each once, in the order of the steps.
+fn resources(steps: &[Step], test: fn(&Step) -> bool) -> Vec<ResourceId> {
+    let mut seen = BTreeSet::new();
+    let free = steps.iter().filter(|s| !s.is_blocked() && test(s));
+    free.map(|s| s.resource.clone()).filter(|r| seen.insert(r.clone())).collect()
+}
+
+/// Spreads blocks: to everything that depends on a step that is held back, and to what would disturb a resource only for
+/// the sake of such a step (nobody's machine is shut down for a move or a deletion that then does not come).
+fn settle(steps: &mut [Step]) {
+    super::graph::spread(steps);
+    // What leads to a step of the same resource that is held back, from the last to the first: steps come ordered.
+    let of: BTreeMap<String, ResourceId> = steps.iter().map(|s| (s.id.clone(), s.resource.clone())).collect();
+    let mut leads: BTreeMap<String, String> = BTreeMap::new();
+    for step in steps.iter_mut().rev() {
+        let held_later = leads.get(&step.id).cloned();
+        if let Some(summary) = held_later.as_ref().filter(|_| !step.is_blocked() && step.disruption > Disruption::None)
+        {
             step.blocked_by.push(Block {
                 code: Code::GuardRail,
-                reason: format!("{deletes} deletions at once; `maxDeletes` allows {}", settings.max_deletes),
-                way_out: "if they are all meant, raise `maxDeletes` in Settings".into(),
+                reason: format!("what it is for is held back: {summary}"),
+                way_out: "free that step".into(),
             });
         }
-    }
-    super::graph::spread(steps);
-    if let Some(max) = settings.max_disruptive {
-        let mut seen = 0;
-        for step in steps.iter_mut().filter(|s| !s.is_blocked() && s.disruption > Disruption::None) {
-            seen += 1;
-            if seen > max {
-                step.blocked_by.push(Block {
-                    code: Code::GuardRail,
-                    reason: format!("it is number {seen} of the steps that disturb a workload; `maxDisruptive` allows {max} in one pass"),
-                    way_out: "it comes in a later pass, or raise `maxDisruptive` in Settings".into(),
-                });
-            }
+        let Some(summary) = step.is_blocked().then(|| step.summary.clone()).or(held_later) else { continue };
+        for before in step.depends_on.iter().filter(|d| of.get(*d) == Some(&step.resource)) {
+            leads.entry(before.clone()).or_insert_with(|| summary.clone());
         }
     }
     super::graph::spread(steps);

@@ -189,6 +189,13 @@ impl Plan {
         self
     }
 
+    /// Whether the content is what the hash was made of: a saved plan that somebody edited is another plan.
+    pub fn is_intact(&self) -> bool {
+        let mut again = self.clone();
+        again.seal();
+        again.hash == self.hash && again.summary == self.summary
+    }
+
     /// Counts and hashes the content.
     fn seal(&mut self) {
         let mut summary = Summary::default();
@@ -206,14 +213,22 @@ impl Plan {
                 summary.unknown += 1;
             } else if free {
                 match report.operation {
-                    Operation::None | Operation::Update | Operation::Adopt => summary.update += 1,
+                    Operation::None | Operation::Update | Operation::Adopt | Operation::Release => summary.update += 1,
                     Operation::Create => summary.create += 1,
                     Operation::Migrate => summary.migrate += 1,
                     Operation::Delete => summary.delete += 1,
                     Operation::Run => summary.run += 1,
                 }
             } else if !blocked {
-                summary.unchanged += 1;
+                // What differs and is left as it is waits for somebody: a restart, a decision, a manifest.
+                let waits = report.sync == Sync::OutOfSync
+                    && (!report.changes.is_empty()
+                        || self.findings.iter().any(|f| f.is_error() && f.resource.as_ref() == Some(&id)));
+                if waits {
+                    summary.blocked += 1;
+                } else {
+                    summary.unchanged += 1;
+                }
             }
         }
         self.summary = summary;

@@ -94,6 +94,8 @@ pub enum Operation {
     Update,
     /// It is made.
     Create,
+    /// Drover lets go of it; it stays as it is.
+    Release,
     /// It is moved.
     Migrate,
     /// It is removed.

@@ -59,7 +59,7 @@ impl Symbol {
         match operation {
             Operation::None => None,
             Operation::Adopt => Some(Self::Adopt),
-            Operation::Update => Some(Self::Update),
+            Operation::Update | Operation::Release => Some(Self::Update),
             Operation::Create => Some(Self::Create),
             Operation::Migrate => Some(Self::Migrate),
             Operation::Delete => Some(Self::Delete),
@@ -214,6 +214,7 @@ impl<'a> ResourceView<'a> {
             Operation::Update => ("updated in place", String::new()),
             Operation::Adopt => ("adopted", String::new()),
             Operation::Delete => ("deleted", String::new()),
+            Operation::Release => ("let go", ", and stays as it is".to_owned()),
             Operation::Run => ("run", String::new()),
             Operation::Migrate => ("migrated", route(report, own)),
             Operation::None => ("", String::new()),

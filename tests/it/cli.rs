@@ -604,6 +604,44 @@ fn a_saved_plan_that_no_longer_fits_is_refused_and_says_what_differs() {
 }
 
 #[test]
+fn a_saved_plan_that_somebody_edited_is_refused() {
+    let world = fleet();
+    let (code, ..) = simulated(&world, &["plan", "fleet", "--out", "plan.json"]);
+    assert_eq!(code, 0);
+    let text = std::fs::read_to_string(world.path().join("plan.json")).unwrap();
+    for (from, to) in [("\"create\": 1", "\"create\": 0"), ("\"host\": \"kvm-a\"", "\"host\": \"kvm-b\"")] {
+        assert!(text.contains(from), "{text}");
+        world_write(&world, "plan.json", &text.replacen(from, to, 1));
+        let (code, _, err) = simulated(&world, &["apply", "plan.json", "--auto-approve", "--state", "state"]);
+        assert_eq!(code, 4, "{err}");
+        assert!(err.contains("was changed after it was saved"), "{err}");
+    }
+}
+
+#[test]
+fn a_new_machine_shows_what_it_will_be_and_an_image_that_is_not_there_is_told() {
+    let world = fleet();
+    world_write(&world, "fleet/pool.yaml", POOL);
+    assert_eq!(simulated(&world, APPLY).0, 0);
+    let new =
+        MACHINE.replace("web-1", "web-2") + "  disks: [{name: root, pool: images, size: 2Gi, image: dbian.qcow2}]\n";
+    world_write(&world, "fleet/new.yaml", &new);
+    let (code, out, err) = simulated(&world, &["plan", "fleet"]);
+    assert_eq!(code, 0, "{out}{err}");
+    for line in ["+ spec.cpus: 2", "+ spec.memory: 1Gi", "+ spec.disks[0]", "does not list the image `dbian.qcow2`"] {
+        assert!(out.contains(line), "{line}: {out}");
+    }
+}
+
+#[test]
+fn nothing_declared_is_said() {
+    let world = World::new().with("empty/README", "no manifests here");
+    let (code, _, err) = world.run(&["plan", "empty"]);
+    assert_eq!(code, 0);
+    assert!(err.contains("warning") && err.contains("there is no manifest"), "{err}");
+}
+
+#[test]
 fn two_that_act_with_one_state_folder_are_one_too_many() {
     let world = fleet();
     let _lock = drover::daemon::StateLock::take(&world.path().join("state")).unwrap();

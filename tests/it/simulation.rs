@@ -5,5 +5,6 @@ mod actions;
 mod converge;
 mod crash;
 mod executor;
+mod guards;
 mod scenario;
 mod support;

@@ -12,11 +12,11 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct SettingsSpec {
-    /// Most steps of one pass that disturb a workload (`Brief`, `Downtime` or `Destructive`); the rest is held back for
-    /// the next pass. No limit where not given.
+    /// Most machines that one pass disturbs (`Brief`, `Downtime` or `Destructive`); the rest is held back for the next
+    /// pass. No limit where not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_disruptive: Option<u32>,
-    /// Most deletions of one pass. More are all held back, because that is more often a mistake than a wish.
+    /// Most machines that one pass deletes, each with what Drover made for it. More are all held back, because that is more often a mistake than a wish.
     pub max_deletes: u32,
     /// Whether what Drover made and what has no manifest any more is removed (machines: as their last `deletionPolicy`
     /// said is not known any more, so they are undefined only when off, and their disks always stay).

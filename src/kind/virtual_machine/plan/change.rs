@@ -116,7 +116,7 @@ impl Draft<'_> {
     /// Writes its persistent definition; a machine that is transient gets one.
     pub(super) fn definition(&self, here: Here<'_>, edits: Vec<domain_xml::Edit>) -> StepDraft {
         let expect = here.domain.persistent_xml.as_deref().map(domain_xml::digest).unwrap_or_default();
-        let update = self.step(
+        self.step(
             MachineAction::UpdateDomain { host: here.host.into(), uuid: here.domain.uuid, edits, expect },
             format!("update the definition of {} on {}", self.m.name(), here.host),
             if here.domain.persistent {
@@ -124,8 +124,7 @@ impl Draft<'_> {
             } else {
                 "it has no persistent definition, and would vanish when it stops"
             },
-        );
-        update
+        )
     }
 
     /// Renames it, once it is off.

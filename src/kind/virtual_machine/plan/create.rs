@@ -5,7 +5,7 @@ use super::{Chain, Draft};
 use crate::action::MachineAction;
 use crate::finding::{Code, Finding};
 use crate::kind::host::Maintenance;
-use crate::kind::virtual_machine::{identity, render};
+use crate::kind::virtual_machine::{VirtualMachineSpec, identity, render};
 use crate::plan::{Block, Disruption, Drafts, Effect, Health, Operation};
 use serde_json::{Value, json};
 
@@ -39,6 +39,9 @@ impl<'a> Draft<'a> {
         report.operation = Operation::Create;
         report.health = Health::Missing;
         self.change("spec.host", Value::Null, json!(host), Effect::None, out);
+        for (path, value) in self.stated() {
+            self.change(&path, Value::Null, value, Effect::None, out);
+        }
         let mut chain = Chain::default();
         let (volumes, made) = self.volumes(host, state, None, out);
         chain.join(volumes);
@@ -75,6 +78,29 @@ impl<'a> Draft<'a> {
             start.disruption = Disruption::None;
             chain.push(start, out);
         }
+    }
+
+    /// What the manifest says of a new machine, beyond where it is and what its volumes are: that is told with them.
+    fn stated(&self) -> Vec<(String, Value)> {
+        let json = |spec: &VirtualMachineSpec| serde_json::to_value(spec).unwrap_or_default();
+        let (spec, plain) = (json(&self.m.spec), json(&VirtualMachineSpec::default()));
+        let Value::Object(fields) = spec else { return Vec::new() };
+        let mut stated = Vec::new();
+        for (field, value) in fields {
+            match (field.as_str(), value) {
+                ("host" | "placement" | "xml" | "xmlPatches" | "migrationPolicy", _) => {}
+                (_, value) if plain.get(&field) == Some(&value) => {}
+                ("disks", Value::Array(disks)) => {
+                    let elsewhere = disks.into_iter().enumerate().filter(|(_, d)| d.get("pool").is_none());
+                    stated.extend(elsewhere.map(|(i, disk)| (format!("spec.disks[{i}]"), disk)));
+                }
+                (_, Value::Array(items)) => {
+                    stated.extend(items.into_iter().enumerate().map(|(i, item)| (format!("spec.{field}[{i}]"), item)));
+                }
+                (_, value) => stated.push((format!("spec.{field}"), value)),
+            }
+        }
+        stated
     }
 
     /// Why a host takes nothing new, if so.

@@ -2,7 +2,7 @@
 
 use super::Draft;
 use crate::action::{ImageSource, MachineAction};
-use crate::finding::{Code, Finding};
+use crate::finding::{Code, Finding, Severity};
 use crate::kind::virtual_machine::{DiskFormat, VolumeWish, volumes};
 use crate::model::Bytes;
 use crate::observed::{DomainState, HostState, OwnedVolume, VolumeState};
@@ -54,6 +54,17 @@ impl Draft<'_> {
                     );
                 }
                 continue;
+            }
+            let source = wish.image.as_ref().or(wish.backing.as_ref());
+            if let (Some(source), Some(pool)) = (source, pool.filter(|p| p.active))
+                && !pool.volumes.contains_key(source)
+            {
+                out.finding(
+                    Finding::new(Code::MissingReference, format!("pool `{}` on `{host}` does not list the image `{source}`", wish.libvirt_pool))
+                        .severity(Severity::Warning)
+                        .of(self.m, &format!("{path}.{}", if wish.image.is_some() { "image" } else { "backingImage" }))
+                        .hint("put it there, or mend its name: the volume is not made without it. What came since the pool's last refresh is found when the volume is made"),
+                );
             }
             // 0: as large as the image, whose pool is not started yet.
             let capacity = Bytes(wish.capacity.unwrap_or(0));

@@ -79,7 +79,7 @@ fn unmanaged(
         });
     }
     let report = out.report(&id, None);
-    report.operation = Operation::Delete;
+    report.operation = if mark.delete { Operation::Delete } else { Operation::Release };
     let machine = |action, summary: String, why: String| {
         let mut step = StepDraft::new(Action::Machine(action), id.clone(), summary, why);
         step.blocked_by.clone_from(&blocks);
