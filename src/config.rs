@@ -10,6 +10,7 @@ use crate::model::{Bytes, Secret, Span};
 use crate::source::SecretSource;
 use crate::source::git::{FetchLimits, GitAccess, Reference, SshAccess};
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -54,7 +55,7 @@ pub struct Config {
     pub poll_interval: Duration,
     /// By which part of itself each poll interval is lengthened or shortened at random, 0 to 1.
     pub poll_jitter: f64,
-    /// How often everything is observed and compared without a new commit.
+    /// How often everything is observed and compared without a new commit or an event of a host.
     pub drift_interval: Duration,
     /// How long running steps may go on after SIGTERM.
     pub grace_time: Duration,
@@ -110,8 +111,9 @@ pub struct LibvirtPowers {
     pub ssh_key: Option<PathBuf>,
     /// Keys of known servers for `qemu+ssh://`.
     pub known_hosts: Option<PathBuf>,
-    /// Names of URI parameters that manifests may use besides the harmless ones.
-    pub uri_parameters: Vec<String>,
+    /// Parameters of libvirt's URIs (libvirt.org/uri.html) by name, added to every `qemu+ssh://` and `qemu+tls://`
+    /// connection. A manifest can set none.
+    pub uri_parameters: BTreeMap<String, String>,
 }
 
 /// Declares one layer of settings: every value may be missing, and `over` wins where it has one.
@@ -229,7 +231,7 @@ layer! {
         ssh_key: PathBuf,
         /// Keys of known servers.
         known_hosts: PathBuf,
-        /// Further URI parameters that manifests may use.
+        /// Parameters added to URIs, each as `name=value`.
         uri_parameters: Vec<String>,
     } sections {}
 }
@@ -480,7 +482,7 @@ impl Config {
             libvirt: LibvirtPowers {
                 ssh_key: layer.libvirt.ssh_key,
                 known_hosts: layer.libvirt.known_hosts,
-                uri_parameters: layer.libvirt.uri_parameters.unwrap_or_default(),
+                uri_parameters: uri_parameters(&layer.libvirt.uri_parameters.unwrap_or_default())?,
             },
             sim_state: layer.sim.state,
         })
@@ -495,6 +497,24 @@ impl Config {
     pub fn journal_file(&self) -> PathBuf {
         self.state_dir.join("journal.sqlite")
     }
+}
+
+/// Takes `name=value` apart. What libvirt makes of the value is its own matter.
+fn uri_parameters(list: &[String]) -> Result<BTreeMap<String, String>, ConfigError> {
+    const PLACE: &str = "libvirt.uri-parameters";
+    let mut parameters = BTreeMap::new();
+    for entry in list {
+        let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+        if name.is_empty() || value.is_empty() || !name.chars().all(is_plain) || value.chars().any(char::is_control) {
+            return Err(ConfigError::new(PLACE, format!("`{}` is no parameter with its value", entry.escape_debug()))
+                .hint("write `name=value`, for example `proxy=native`; libvirt.org/uri.html has the names"));
+        }
+        if parameters.insert(name.to_owned(), value.to_owned()).is_some() {
+            return Err(ConfigError::new(PLACE, format!("`{name}` is given twice")).hint("keep one of them"));
+        }
+    }
+    Ok(parameters)
 }
 
 /// Where the daemon listens unless told otherwise, on 127.0.0.1.
@@ -611,11 +631,22 @@ mod tests {
         assert_eq!(error.place, "DROVER_GIT_SHALLOW");
         let error = Layer::from_env(env(&[("DROVER_DRIFT_INTERVAL", "1 week")])).unwrap_err();
         assert_eq!(error.place, "DROVER_DRIFT_INTERVAL");
+        let uri_parameters = |list: &[&str]| {
+            let list = list.iter().map(|p| (*p).to_owned()).collect();
+            Layer {
+                libvirt: LibvirtLayer { uri_parameters: Some(list), ..LibvirtLayer::default() },
+                ..Layer::default()
+            }
+        };
         for (layer, place) in [
             (Layer { listen: Some("localhost".into()), ..Layer::default() }, "listen"),
             (Layer { poll_jitter: Some(2.0), ..Layer::default() }, "poll-jitter"),
             (Layer { poll_interval: Some(Span(1)), ..Layer::default() }, "poll-interval"),
             (Layer { branch: Some("a".into()), tag: Some("b".into()), ..Layer::default() }, "branch"),
+            (uri_parameters(&["no_tty"]), "libvirt.uri-parameters"),
+            (uri_parameters(&["no_tty="]), "libvirt.uri-parameters"),
+            (uri_parameters(&["a&b=1"]), "libvirt.uri-parameters"),
+            (uri_parameters(&["mode=direct", "mode=legacy"]), "libvirt.uri-parameters"),
         ] {
             assert_eq!(Config::resolve(layer).unwrap_err().place, place);
         }

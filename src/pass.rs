@@ -8,7 +8,7 @@ use crate::kind::{Desired, Resources};
 use crate::observed::Observed;
 use crate::plan::{BackOff, Plan, PlanInput, PlanOptions, plan};
 use crate::provider::simulator::World;
-use crate::provider::{Actor, Observer, ReadFleet, WriteFleet, libvirt};
+use crate::provider::{Actor, Observer, ReadFleet, TellChange, WriteFleet, libvirt};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -43,6 +43,7 @@ pub struct Engine {
     resting: Mutex<BTreeMap<String, BackOff>>,
     /// Steps that were refused, and not done since.
     refused: Mutex<BTreeSet<String>>,
+    watcher: Option<libvirt::Watcher>,
 }
 
 /// What a pass did.
@@ -59,7 +60,20 @@ pub struct PassResult {
 impl Engine {
     /// An engine with these powers.
     pub fn new(powers: Powers) -> Self {
-        Self { powers, writer: Mutex::default(), resting: Mutex::default(), refused: Mutex::default() }
+        Self { powers, writer: Mutex::default(), resting: Mutex::default(), refused: Mutex::default(), watcher: None }
+    }
+
+    /// Also listens to hosts, from [`Engine::listen`] on. Simulated hosts have nothing to tell.
+    #[must_use]
+    pub fn listening(self, tell: TellChange) -> Self {
+        Self { watcher: Some(libvirt::Watcher::new(self.powers.libvirt.clone(), tell)), ..self }
+    }
+
+    /// Listens to the hosts of these manifests from now on, and to no others.
+    pub fn listen(&self, resources: &Resources) {
+        if let Some(watcher) = &self.watcher {
+            watcher.follow(&self.split(resources).1);
+        }
     }
 
     /// The hosts for reading only: what a dry run is given.

@@ -249,6 +249,30 @@ pub struct Migration {
     pub autostart: bool,
 }
 
+impl Migration {
+    /// A move of `uuid`, called `name`, between two hosts, with libvirt's own defaults and an hour's time.
+    pub fn new(uuid: Uuid, name: &str, [from, to]: [&str; 2], way: MigrationWay, destination_uri: String) -> Self {
+        Self {
+            uuid,
+            name: name.into(),
+            from: from.into(),
+            to: to.into(),
+            way,
+            destination_uri,
+            listen_uri: None,
+            copy: Vec::new(),
+            delete_source_copies: false,
+            bandwidth_mib: None,
+            max_downtime_millis: None,
+            parallel: None,
+            auto_converge: false,
+            post_copy_after_millis: None,
+            timeout_millis: 3_600_000,
+            autostart: false,
+        }
+    }
+}
+
 /// How a machine moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum MigrationWay {

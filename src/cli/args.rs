@@ -82,6 +82,8 @@ pub enum Command {
     Observe(ObserveArgs),
     /// Show what a daemon is doing and how the last pass went.
     Status(StatusArgs),
+    /// Write manifests for what is there already.
+    Import(ImportArgs),
     /// Show the last passes with their steps.
     History(HistoryArgs),
     /// Print the JSON Schema of a kind.
@@ -165,6 +167,41 @@ pub struct AdoptArgs {
     /// Take over the existing domain of this VirtualMachine, which Drover does not own yet. May be given several times.
     #[arg(long, value_name = "NAME")]
     pub adopt: Vec<String>,
+}
+
+/// `drover import`
+#[derive(Debug, Args)]
+pub struct ImportArgs {
+    /// What to import.
+    #[command(subcommand)]
+    pub what: Importable,
+}
+
+/// What can be imported.
+#[derive(Debug, Subcommand)]
+pub enum Importable {
+    /// Hosts: their storage pools and their machines. Nothing on the hosts is changed, and the plan afterwards is empty.
+    Host(ImportHostArgs),
+}
+
+/// `drover import host`
+#[derive(Debug, Args)]
+pub struct ImportHostArgs {
+    /// Hosts: `NAME` of a Host manifest, or `NAME=URI` of one that is to be written (`kvm-a=qemu+ssh://root@kvm-a/system`).
+    #[arg(value_name = "NAME[=URI]", required = true)]
+    pub hosts: Vec<String>,
+    /// The manifests that are there already: what they declare is not imported again. The folder of --out where not given.
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::DirPath)]
+    pub path: Option<PathBuf>,
+    /// Only the domain of this name. May be given several times.
+    #[arg(long = "vm", value_name = "NAME", conflicts_with = "all")]
+    pub vms: Vec<String>,
+    /// Every domain, which is also what happens without --vm.
+    #[arg(long)]
+    pub all: bool,
+    /// Write files into this folder, which is made; never over one that is there. Standard output where not given.
+    #[arg(short, long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub out: Option<PathBuf>,
 }
 
 /// A form of plans.

@@ -5,13 +5,15 @@ use super::exit::{CliError, Exit};
 use super::powers::powers;
 use super::settings;
 use crate::config::Config;
-use crate::daemon::{self, Daemon, GitSource, Runner, StateLock, Timing};
+use crate::daemon::{self, Daemon, GitSource, Hint, Runner, StateLock, Timing};
 use crate::http;
 use crate::journal::Journal;
 use crate::journal::Sqlite;
 use crate::pass::Engine;
+use crate::provider::TellChange;
 use crate::source::git::Mirror;
 use std::sync::Arc;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 /// Runs the command.
@@ -39,20 +41,19 @@ pub fn run(args: &DaemonArgs, global: &Global) -> Result<Exit, CliError> {
     exit
 }
 
+/// Makes hints of what hosts tell. Where too many wait one more says nothing new: a pass looks at every host.
+fn teller(hints: mpsc::Sender<Hint>) -> TellChange {
+    Arc::new(move |change| drop(hints.try_send(Hint::HostChanged(change))))
+}
+
 async fn serve(config: &Config, mirror: Arc<Mirror>, journal: Arc<dyn Journal>) -> Result<Exit, CliError> {
     let failed = |error: std::io::Error| CliError::failed("the daemon does not start").caused_by(error);
     let signals = daemon::listen().map_err(failed)?;
-    let engine = Arc::new(Engine::new(powers(config)?));
+    let hints = daemon::hints();
+    let engine = Arc::new(Engine::new(powers(config)?).listening(teller(hints.0.clone())));
     let runner = Runner::new(mirror.clone(), config.path.clone(), engine, journal);
     let source = GitSource::new(mirror, config.reference.clone(), config.path.clone());
-    let timing = Timing {
-        poll: config.poll_interval,
-        jitter: config.poll_jitter,
-        drift: config.drift_interval,
-        grace: config.grace_time,
-        ..Timing::default()
-    };
-    let (daemon, handles) = Daemon::new(Arc::new(source), Arc::new(runner), timing);
+    let (daemon, handles) = Daemon::with_hints(Arc::new(source), Arc::new(runner), Timing::from(config), hints);
     let end = CancellationToken::new();
     let server = match config.listen {
         None => None,

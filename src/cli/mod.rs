@@ -10,6 +10,7 @@ mod exit;
 mod explain;
 mod fetch;
 mod history;
+mod import;
 mod manifests;
 mod observe;
 mod output;
@@ -67,6 +68,7 @@ fn dispatch(cli: &Cli, out: &mut Output) -> Result<Exit, CliError> {
         Command::History(args) => history::run(args, global, out),
         Command::Status(args) => status::run(args, global, out),
         Command::Apply(args) => apply::run(args, global, out),
+        Command::Import(args) => import::run(args, global, out),
         Command::Observe(args) => observe::run(args, global, out),
         Command::Daemon(args) => daemon::run(args, global),
     }

@@ -21,7 +21,31 @@ pub fn powers(config: &Config) -> Result<Powers, CliError> {
     let libvirt = libvirt::Options {
         keyfile: config.libvirt.ssh_key.clone(),
         known_hosts: config.libvirt.known_hosts.clone(),
+        uri_parameters: config.libvirt.uri_parameters.clone(),
         ..libvirt::Options::default()
     };
     Ok(Powers { libvirt, world, observe_deadline: OBSERVE_DEADLINE })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Layer;
+
+    #[test]
+    fn what_the_operator_says_of_libvirt_reaches_its_connections() {
+        let env = [
+            ("DROVER_LIBVIRT_URI_PARAMETERS", "mode=direct,pkipath=/etc/drover/pki"),
+            ("DROVER_LIBVIRT_SSH_KEY", "/k"),
+            ("DROVER_LIBVIRT_KNOWN_HOSTS", "/h"),
+        ];
+        let layer = Layer::from_env(env.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned()))).unwrap();
+        let options = powers(&Config::resolve(layer).unwrap()).unwrap().libvirt;
+        let parameters: Vec<_> = options.uri_parameters.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        assert_eq!(parameters, [("mode", "direct"), ("pkipath", "/etc/drover/pki")]);
+        assert_eq!(
+            (options.keyfile.unwrap().to_str(), options.known_hosts.unwrap().to_str()),
+            (Some("/k"), Some("/h"))
+        );
+    }
 }

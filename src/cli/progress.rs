@@ -62,7 +62,7 @@ impl Progress {
             (Some(bars), Event::Started { step, .. }) => {
                 let bar = bars.add(ProgressBar::new_spinner());
                 // The template is ours and constant; if it were wrong the bar would show in the default style.
-                if let Ok(style) = ProgressStyle::with_template("  {spinner} {msg} ({elapsed})") {
+                if let Ok(style) = ProgressStyle::with_template("  {spinner} {wide_msg} {elapsed}") {
                     bar.set_style(style);
                 }
                 bar.set_message(state.label(step));
@@ -72,7 +72,8 @@ impl Progress {
             (Some(_), Event::Progress { step, progress }) => {
                 if let Some(bar) = state.running.get(step) {
                     let fresh = progress.total > 0 && bar.length().is_none();
-                    if fresh && let Ok(style) = ProgressStyle::with_template("  {spinner} {msg} [{bar:24}] ({elapsed})")
+                    if fresh
+                        && let Ok(style) = ProgressStyle::with_template("  {spinner} [{bar:16}] {wide_msg} {elapsed}")
                     {
                         bar.set_style(style.progress_chars("=> "));
                     }

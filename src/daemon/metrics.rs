@@ -48,6 +48,7 @@ pub struct Metrics {
     fetch_seconds: Histogram,
     rewritten: Counter,
     webhooks: Family<ByResult, Counter>,
+    host_changes: Family<ByResult, Counter>,
     last_fetch: Gauge<f64, AtomicU64>,
     last_pass: Gauge<f64, AtomicU64>,
     last_success: Gauge<f64, AtomicU64>,
@@ -73,6 +74,7 @@ impl Default for Metrics {
             fetch_seconds: Histogram::new(short),
             rewritten: Counter::default(),
             webhooks: Family::default(),
+            host_changes: Family::default(),
             last_fetch: Gauge::default(),
             last_pass: Gauge::default(),
             last_success: Gauge::default(),
@@ -93,6 +95,11 @@ impl Default for Metrics {
         r.register_with_unit("fetch_duration", "How long fetches took", Unit::Seconds, m.fetch_seconds.clone());
         r.register("history_rewritten", "New commits that did not descend from the one before", m.rewritten.clone());
         r.register("webhooks", "Webhook calls by result", m.webhooks.clone());
+        r.register(
+            "host_changes",
+            "Changes that hosts told of: news, or known because the host was read since",
+            m.host_changes.clone(),
+        );
         r.register("last_fetch_timestamp_seconds", "When the repository answered last", m.last_fetch.clone());
         r.register("last_pass_timestamp_seconds", "When a pass ended last", m.last_pass.clone());
         r.register("last_success_timestamp_seconds", "When a pass succeeded last", m.last_success.clone());
@@ -110,6 +117,9 @@ impl Default for Metrics {
             let _ = m.passes.get_or_create(&ByResult { result: result.into() });
         }
         let _ = m.fetches.get_or_create(&ByResult { result: "ok".into() });
+        for result in ["news", "known"] {
+            let _ = m.host_changes.get_or_create(&ByResult { result: result.into() });
+        }
         m.revision_valid.set(1);
         m
     }
@@ -133,6 +143,11 @@ impl Metrics {
         if result == "ok" {
             self.last_fetch.set(seconds(at));
         }
+    }
+
+    pub(super) fn host_change(&self, news: bool) {
+        let result = if news { "news" } else { "known" };
+        self.host_changes.get_or_create(&ByResult { result: result.into() }).inc();
     }
 
     pub(super) fn rewritten(&self) {

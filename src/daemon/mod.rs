@@ -13,6 +13,8 @@
 //! - A newer valid commit makes the running pass start no further step ([`Stop::drain`]); the next pass begins when the
 //!   steps that run have ended. That pass counts as superseded, not as failed. A commit that changes nothing in the
 //!   followed folder supersedes nothing.
+//! - What hosts tell makes a pass for drift come sooner, and no more often than `events.rs` allows: what Drover's own steps
+//!   cause is no reason for a pass once it has been read. Nothing depends on it; the drift timer runs anyway.
 //! - Nothing is inferred from a repository that cannot be read: the commit in force stays, and drift is still corrected.
 //! - After SIGTERM nothing new begins. After the grace time, or a second signal, running steps are left (a migration goes
 //!   on by itself and is adopted at the next start), and [`LEAVE_TIME`] later [`Daemon::run`] returns whatever happens.
@@ -20,6 +22,7 @@
 //! *Assumptions*: both traits may be slow but return when told to stop; time is tokio's, so that tests can pause it.
 
 mod check;
+mod events;
 mod lock;
 mod look;
 mod metrics;
@@ -44,14 +47,16 @@ pub use timing::{LEAVE_TIME, Timing};
 use crate::execute::Stop;
 use crate::finding::{Code, Finding};
 use crate::plan::Plan;
+use crate::provider::HostChange;
 use crate::source::git::GitError;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use passes::RunningPass;
+use report::Readings;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use timing::{EVENT_SPACING, HEARTBEAT};
+use timing::HEARTBEAT;
 use tokio::sync::{Notify, mpsc, watch as channel};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
@@ -95,10 +100,13 @@ pub enum Hint {
     /// The repository may have news (a webhook).
     Look,
     /// Something changed on a host (a libvirt event).
-    HostChanged {
-        /// The host's name.
-        host: String,
-    },
+    HostChanged(HostChange),
+}
+
+/// Takes hints, and the daemon's end of it. Full means that enough of them wait already: use `try_send` and drop what does
+/// not fit.
+pub fn hints() -> (mpsc::Sender<Hint>, mpsc::Receiver<Hint>) {
+    mpsc::channel(64)
 }
 
 /// How the daemon ended.
@@ -165,6 +173,7 @@ pub struct Daemon {
     /// Told by the file watch.
     changed: Arc<Notify>,
     watch: Option<watch::RefWatch>,
+    readings: Arc<Mutex<Readings>>,
     state: State,
 }
 
@@ -188,7 +197,7 @@ struct State {
     settled: Option<String>,
     drift_at: Instant,
     retry_at: Option<Instant>,
-    event_at: Option<Instant>,
+    changes: events::Changes,
     asked: bool,
     failures: u32,
     // The end.
@@ -211,8 +220,17 @@ async fn ended<T>(task: Option<&mut JoinHandle<T>>) -> Result<T, tokio::task::Jo
 impl Daemon {
     /// Puts a daemon together; nothing happens until [`Daemon::run`].
     pub fn new(source: Arc<dyn RevisionSource>, runner: Arc<dyn PassRunner>, timing: Timing) -> (Self, Handles) {
+        Self::with_hints(source, runner, timing, hints())
+    }
+
+    /// As [`Daemon::new`], for hints of somebody who was there before: a runner, which listens to hosts.
+    pub fn with_hints(
+        source: Arc<dyn RevisionSource>,
+        runner: Arc<dyn PassRunner>,
+        timing: Timing,
+        (hint_sender, hints): (mpsc::Sender<Hint>, mpsc::Receiver<Hint>),
+    ) -> (Self, Handles) {
         let (repository, reference, path) = source.describe();
-        let (hint_sender, hints) = mpsc::channel(64);
         let (status, status_receiver) = channel::channel(DaemonStatus {
             format_version: STATUS_VERSION.into(),
             version: env!("CARGO_PKG_VERSION").into(),
@@ -247,7 +265,7 @@ impl Daemon {
             settled: None,
             drift_at: now + timing.drift,
             retry_at: None,
-            event_at: None,
+            changes: events::Changes::default(),
             asked: false,
             failures: 0,
             ending: None,
@@ -263,6 +281,7 @@ impl Daemon {
             heartbeat,
             changed: Arc::new(Notify::new()),
             watch: None,
+            readings: Arc::default(),
             state,
         };
         (daemon, handles)
@@ -350,10 +369,7 @@ impl Daemon {
                 }
                 hint = self.hints.recv(), if hints_open => match hint {
                     Some(Hint::Look) => self.look_no_later_than(Instant::now()),
-                    Some(Hint::HostChanged { host }) => {
-                        tracing::debug!(%host, "a host tells of a change");
-                        self.state.event_at.get_or_insert(Instant::now() + EVENT_SPACING);
-                    }
+                    Some(Hint::HostChanged(change)) => self.host_changed(change),
                     None => hints_open = false,
                 },
                 () = sleep_until(wake) => {}
@@ -390,7 +406,7 @@ impl Daemon {
         if !busy && self.state.good.is_some() {
             due.push(self.state.drift_at);
             due.extend(self.state.retry_at);
-            due.extend(self.state.event_at);
+            due.extend(self.state.changes.due());
         }
         // Never turn without a pause, whatever is due.
         due.into_iter().min().unwrap_or(beat).max(now + Duration::from_millis(1))

@@ -1,6 +1,6 @@
 //! Passes: when one is due, how it begins, and what its end means for the next.
 
-use super::timing::{EVENT_SPACING, jittered, until};
+use super::timing::{jittered, until};
 use super::*;
 
 /// The pass that runs, and with what.
@@ -26,6 +26,14 @@ impl RunningPass {
     }
 }
 impl Daemon {
+    /// Takes what a host tells.
+    pub(super) fn host_changed(&mut self, HostChange { host, at }: HostChange) {
+        let read_at = self.readings.lock().unwrap_or_else(PoisonError::into_inner).complete.get(&host).copied();
+        let news = self.state.changes.told(host.clone(), at, read_at, Instant::now());
+        self.metrics.host_change(news);
+        tracing::debug!(host, news, "a host tells of a change");
+    }
+
     /// Begins a pass if one is due.
     pub(super) fn start_pass(&mut self, now: Instant) -> Option<RunningPass> {
         let found = self.state.good.clone()?;
@@ -45,7 +53,7 @@ impl Daemon {
             Reason::Requested
         } else if due(self.state.retry_at) {
             Reason::Retry
-        } else if due(self.state.event_at) {
+        } else if due(self.state.changes.due()) {
             Reason::HostEvent
         } else if self.state.drift_at <= now {
             Reason::Drift
@@ -53,7 +61,8 @@ impl Daemon {
             return None;
         };
         let drift_only = self.state.settled.as_ref() == Some(&commit);
-        (self.state.asked, self.state.event_at, self.state.retry_at) = (false, None, None);
+        (self.state.asked, self.state.retry_at) = (false, None);
+        self.state.changes.pass_begins(reason == Reason::HostEvent, now);
         self.state.attempted = Some(commit.clone());
         let began_at = Timestamp::now();
         let request = PassRequest { commit, reason, drift_only };
@@ -79,6 +88,7 @@ impl Daemon {
             metrics: self.metrics.clone(),
             stopped: stopped.clone(),
             own_plan: Arc::default(),
+            readings: self.readings.clone(),
         };
         let (runner, asked, given) = (self.runner.clone(), request.clone(), stop.clone());
         let task = tokio::spawn(async move { runner.run(asked, watch, given).await });
@@ -133,9 +143,7 @@ impl Daemon {
             (None, _) => None,
         };
         self.state.retry_at = pause.map(|p| now + p);
-        if let Some(at) = &mut self.state.event_at {
-            *at = (*at).max(now + EVENT_SPACING);
-        }
+        self.state.changes.pass_ended(&self.readings.lock().unwrap_or_else(PoisonError::into_inner).complete, now);
         let failures = self.state.failures;
         let took = now - pass.began;
         let result = summary.result;

@@ -3,11 +3,13 @@
 use super::Metrics;
 use super::status::{DaemonStatus, Phase};
 use crate::execute::Event;
-use crate::observed::Observed;
+use crate::observed::{Observed, Reading};
 use crate::plan::Plan;
 use jiff::Timestamp;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch as channel;
+use tokio::time::Instant;
 
 /// How a pass tells what it does.
 #[derive(Clone)]
@@ -18,6 +20,16 @@ pub struct PassWatch {
     pub(super) stopped: Arc<Mutex<Option<StopReason>>>,
     /// This pass's plan, for the names of its actions; the channel's may be an older pass's.
     pub(super) own_plan: Arc<Mutex<Option<Arc<Plan>>>>,
+    pub(super) readings: Arc<Mutex<Readings>>,
+}
+
+/// When hosts were read.
+#[derive(Debug, Default)]
+pub(super) struct Readings {
+    /// When the reading that goes on, or the last one, began.
+    began: Option<Instant>,
+    /// When the last complete reading of each host began.
+    pub(super) complete: BTreeMap<String, Instant>,
 }
 
 /// Why a pass was asked to stop.
@@ -32,6 +44,9 @@ pub enum StopReason {
 impl PassWatch {
     /// What goes on now. A pass that was asked to stop stays in [`Phase::Draining`].
     pub fn phase(&self, phase: Phase) {
+        if phase == Phase::Observing {
+            self.readings.lock().unwrap_or_else(PoisonError::into_inner).began = Some(Instant::now());
+        }
         self.status.send_if_modified(|s| {
             let changed = s.phase != phase && s.phase != Phase::Draining;
             if changed {
@@ -41,8 +56,20 @@ impl PassWatch {
         });
     }
 
-    /// What was observed.
+    /// What was observed, since [`Phase::Observing`] was told.
     pub fn observed(&self, observed: &Observed) {
+        {
+            let mut readings = self.readings.lock().unwrap_or_else(PoisonError::into_inner);
+            let began = readings.began;
+            readings.complete = std::mem::take(&mut readings.complete)
+                .into_iter()
+                .filter(|(host, _)| observed.hosts.contains_key(host))
+                .chain(observed.hosts.iter().filter_map(|(host, reading)| match reading {
+                    Reading::Present(_) => Some((host.clone(), began?)),
+                    Reading::Unknown { .. } => None,
+                }))
+                .collect();
+        }
         self.status.send_modify(|s| s.observe(observed));
         self.metrics.hosts(&self.status.borrow());
     }

@@ -189,6 +189,7 @@ impl PassRunner for Runner {
                 return PassSummary { result: PassResult::Unreadable, error: Some(why), ..PassSummary::default() };
             }
         };
+        self.engine.listen(&desired.resources);
         let before = self.attempted.lock().unwrap_or_else(PoisonError::into_inner).replace(request.commit.clone());
         if request.reason == Reason::Requested || before.as_ref() != Some(&request.commit) {
             self.engine.wake_all();

@@ -54,8 +54,6 @@ pub const LEAVE_TIME: Duration = Duration::from_secs(5);
 pub(super) const HEARTBEAT: Duration = Duration::from_secs(5);
 /// Least time between two looks that a webhook or a file event asks for.
 pub(super) const LOOK_SPACING: Duration = Duration::from_millis(200);
-/// How long to wait for more events of hosts, and how long after a pass: its own steps cause events, too.
-pub(super) const EVENT_SPACING: Duration = Duration::from_secs(2);
 /// First pause after a fetch that failed; doubles up to the poll interval.
 pub(super) const FETCH_RETRY: Duration = Duration::from_secs(2);
 /// How long until a moment of the wall clock: at least a second, so that a clock that is off makes no tight loop, and at

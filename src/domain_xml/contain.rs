@@ -107,6 +107,9 @@ impl Walk<'_> {
                 continue;
             }
             let found = o.attribute(name);
+            if found.is_none() && self.is_of_no_medium(observed, name) {
+                continue;
+            }
             if !found.is_some_and(|found| self.attribute_equal(d, name, wanted, found)) {
                 self.gaps.push(Gap {
                     at: at.to_owned(),
@@ -211,6 +214,14 @@ impl Walk<'_> {
             "check" => element.name == "cpu" && self.equivalence.live,
             _ => false,
         }
+    }
+
+    /// A drive without a medium has no format in a live definition (libvirt 9.0).
+    fn is_of_no_medium(&self, observed: &Scope<'_>, attribute: &str) -> bool {
+        self.equivalence.live
+            && attribute == "type"
+            && observed.element.name == "driver"
+            && observed.outer.is_some_and(|disk| disk.element.name == "disk" && disk.element.get("source").is_none())
     }
 
     fn attribute_equal(&self, element: &Element, name: &str, wanted: &str, found: &str) -> bool {

@@ -1,6 +1,7 @@
 //! The kinds. THE list is the `kinds!` call below: a new kind is one folder and one line there.
 
 pub mod host;
+pub mod import;
 pub mod migration_policy;
 pub mod settings;
 pub mod storage_pool;

@@ -1,8 +1,8 @@
 //! All files of a tree to one set of resources.
 
 use super::decode::{self, Checked};
-use super::yaml::{self, Next, Reader};
-use super::{Entry, Limits, Loaded, Tree, TreeError, text, tree};
+use super::yaml::{Next, Reader};
+use super::{Entry, Limits, Loaded, Tree, TreeError, encoding, text, tree};
 use crate::finding::{self, Code, Finding, Severity, Source};
 use crate::kind::{Desired, KindInfo, Resources};
 use crate::model::{KindName, Origin, ResourceId, Revision};
@@ -235,7 +235,7 @@ impl Gather<'_> {
 /// Reads the documents of one file, each by itself.
 fn examine(entry: &Entry, bytes: &[u8], limits: &Limits) -> File {
     let mut file = File::default();
-    let text = match yaml::decode(&entry.path, bytes) {
+    let text = match encoding::decode(&entry.path, bytes) {
         Ok(text) => text,
         Err(finding) => return File { findings: vec![*finding], incomplete: true, ..file },
     };

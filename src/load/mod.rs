@@ -3,7 +3,9 @@
 
 mod decode;
 mod diagnose;
+mod encoding;
 mod gather;
+mod scalar;
 pub mod schema;
 mod text;
 pub mod tree;

@@ -8,12 +8,14 @@
 //! Time and memory are bounded by the size of the text and by [`Limits`]: the depth is checked while events arrive, and
 //! there is nothing that could expand.
 
+use super::encoding::number;
+use super::scalar::{Plain, resolve};
 use super::{Limits, text};
 use crate::finding::{Code, Finding, Source};
 use crate::model::{Pointer, Positions};
 use granit_parser::{ErrorKind, Event, Marker, Parser, ScalarStyle, StrInput, options};
 use serde_json::map::Entry;
-use serde_json::{Map, Number, Value};
+use serde_json::{Map, Value};
 
 /// Findings about one document after which the rest of it is not looked at: it is not a manifest anybody wrote.
 const FINDINGS_PER_DOCUMENT: usize = 20;
@@ -59,46 +61,6 @@ pub(super) struct Reader<'a> {
     over: bool,
     /// What there is to say so far.
     pub findings: Vec<Finding>,
-}
-
-/// Turns a file's bytes into text, or says why that is not possible.
-pub(super) fn decode<'a>(file: &str, bytes: &'a [u8]) -> Result<&'a str, Box<Finding>> {
-    let refuse = |offset: usize, what: String| {
-        let (line, column) = place_of(bytes, offset);
-        Finding::new(Code::NotUtf8, format!("{what} at byte {offset}"))
-            .at(Source { file: file.to_owned(), line, column })
-            .hint("save the file as UTF-8 text")
-    };
-    if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
-        return Err(Box::new(refuse(0, "the file looks like UTF-16: byte order mark".into())));
-    }
-    let text = std::str::from_utf8(bytes).map_err(|e| {
-        let at = e.valid_up_to();
-        Box::new(refuse(
-            at,
-            format!("the byte 0x{:02x} is not part of UTF-8 text", bytes.get(at).copied().unwrap_or(0)),
-        ))
-    })?;
-    if let Some(at) = text.bytes().position(|b| (b < 0x20 && !matches!(b, b'\t' | b'\n' | b'\r')) || b == 0x7f) {
-        let byte = bytes[at];
-        let what = if byte == 0 { "a NUL byte".into() } else { format!("the control character 0x{byte:02x}") };
-        return Err(Box::new(refuse(at, what)));
-    }
-    Ok(text.strip_prefix('\u{feff}').unwrap_or(text))
-}
-
-/// Line and column of a byte offset.
-fn place_of(bytes: &[u8], offset: usize) -> (u32, u32) {
-    let before = &bytes[..offset.min(bytes.len())];
-    let line_start = before.iter().rposition(|b| *b == b'\n').map_or(0, |i| i + 1);
-    let line = before.iter().filter(|b| **b == b'\n').count() + 1;
-    let column = String::from_utf8_lossy(&before[line_start..]).chars().count() + 1;
-    (number(line), number(column))
-}
-
-/// A line or column number; files are far smaller than 4 GiB.
-fn number(n: usize) -> u32 {
-    u32::try_from(n).unwrap_or(u32::MAX)
 }
 
 /// A node that is not complete yet.
@@ -510,86 +472,6 @@ impl Builder {
         let (line, column) = slot.key.filter(|key| key.0 < own.0).unwrap_or(own);
         self.positions.push((slot.pointer, line, column));
     }
-}
-
-/// What a plain scalar is.
-enum Plain {
-    Text,
-    Value(Value),
-    /// A number that cannot be kept as it is, and why.
-    NotExact(&'static str),
-}
-
-/// Types a plain scalar by the core schema.
-fn resolve(text: &str) -> Plain {
-    match text.as_bytes().first() {
-        None => return Plain::Value(Value::Null),
-        // Everything else begins with none of these: the common case of a word costs one look.
-        Some(b'~' | b'n' | b'N' | b't' | b'T' | b'f' | b'F' | b'0'..=b'9' | b'+' | b'-' | b'.') => {}
-        Some(_) => return Plain::Text,
-    }
-    match text {
-        "~" | "null" | "Null" | "NULL" => return Plain::Value(Value::Null),
-        "true" | "True" | "TRUE" => return Plain::Value(Value::Bool(true)),
-        "false" | "False" | "FALSE" => return Plain::Value(Value::Bool(false)),
-        _ => {}
-    }
-    let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
-    if matches!(unsigned, ".inf" | ".Inf" | ".INF") {
-        return Plain::NotExact("is not a number that can be kept");
-    }
-    if matches!(text, ".nan" | ".NaN" | ".NAN") {
-        return Plain::NotExact("is not a number");
-    }
-    let based = |digits: &str, base: u32| match u64::from_str_radix(digits, base) {
-        Ok(n) => Plain::Value(n.into()),
-        Err(_) => Plain::NotExact("does not fit into 64 bits"),
-    };
-    if let Some(digits) = text.strip_prefix("0x").filter(|d| !d.is_empty() && d.bytes().all(|b| b.is_ascii_hexdigit()))
-    {
-        return based(digits, 16);
-    }
-    if let Some(digits) =
-        text.strip_prefix("0o").filter(|d| !d.is_empty() && d.bytes().all(|b| (b'0'..=b'7').contains(&b)))
-    {
-        return based(digits, 8);
-    }
-    if !unsigned.is_empty() && unsigned.bytes().all(|b| b.is_ascii_digit()) {
-        if unsigned.len() > 1 && unsigned.starts_with('0') {
-            return Plain::Text;
-        }
-        let number = text.strip_prefix('+').unwrap_or(text);
-        return match (number.parse::<u64>(), number.parse::<i64>()) {
-            (Ok(n), _) => Plain::Value(n.into()),
-            (_, Ok(n)) => Plain::Value(n.into()),
-            _ => Plain::NotExact("does not fit into 64 bits"),
-        };
-    }
-    if is_float(unsigned) {
-        return match text.parse::<f64>().ok().filter(|n| n.is_finite()).and_then(Number::from_f64) {
-            Some(n) => Plain::Value(Value::Number(n)),
-            None => Plain::NotExact("is too large for a number"),
-        };
-    }
-    Plain::Text
-}
-
-/// The core schema's floats, without sign, infinities and NaN: `( \. [0-9]+ | [0-9]+ ( \. [0-9]* )? ) ( [eE] [-+]? [0-9]+ )?`.
-fn is_float(text: &str) -> bool {
-    let (mantissa, exponent) = match text.find(['e', 'E']) {
-        Some(i) => (&text[..i], Some(&text[i + 1..])),
-        None => (text, None),
-    };
-    let digits = |t: &str| t.bytes().all(|b| b.is_ascii_digit());
-    let fits = match mantissa.split_once('.') {
-        Some(("", fraction)) => !fraction.is_empty() && digits(fraction),
-        Some((whole, fraction)) => digits(whole) && digits(fraction),
-        None => !mantissa.is_empty() && digits(mantissa),
-    };
-    fits && exponent.is_none_or(|e| {
-        let e = e.strip_prefix(['+', '-']).unwrap_or(e);
-        !e.is_empty() && digits(e)
-    })
 }
 
 #[cfg(test)]

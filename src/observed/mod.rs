@@ -170,6 +170,24 @@ pub struct DomainState {
 }
 
 impl DomainState {
+    /// A domain of which nothing but this is known yet.
+    pub fn new(name: String, uuid: Uuid, state: RunState, reason: String, persistent: bool) -> Self {
+        Self {
+            name,
+            uuid,
+            state,
+            reason,
+            persistent,
+            autostart: false,
+            live_xml: None,
+            persistent_xml: None,
+            owner: None,
+            job: None,
+            managed_save: false,
+            snapshots: 0,
+        }
+    }
+
     /// Whether a hypervisor process holds it.
     pub fn is_active(&self) -> bool {
         !matches!(self.state, RunState::Off | RunState::Crashed)

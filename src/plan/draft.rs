@@ -135,6 +135,21 @@ impl Drafts {
         DraftId(self.steps.len() - 1)
     }
 
+    /// Where the steps end now, for [`Drafts::since`] and [`Drafts::take_back`].
+    pub fn mark(&self) -> usize {
+        self.steps.len()
+    }
+
+    /// The steps that were added since a mark.
+    pub fn since(&self, mark: usize) -> &[StepDraft] {
+        self.steps.get(mark..).unwrap_or_default()
+    }
+
+    /// Takes the steps back that were added since a mark. Nothing may depend on them.
+    pub fn take_back(&mut self, mark: usize) {
+        self.steps.truncate(mark);
+    }
+
     /// Adds a finding.
     pub fn finding(&mut self, finding: Finding) {
         self.findings.push(finding);

@@ -13,7 +13,20 @@ use crate::observed::{HostState, Progress, Reading};
 use async_trait::async_trait;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+/// Something changed on a host, by what the host told of itself: a hint to look there, and never a reading.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostChange {
+    /// The host's name in the manifests.
+    pub host: String,
+    /// When it was told last. A reading that began later has the change in it.
+    pub at: Instant,
+}
+
+/// Takes changes. Has to return at once.
+pub type TellChange = Arc<dyn Fn(HostChange) + Send + Sync>;
 
 /// Reads hosts.
 #[async_trait]

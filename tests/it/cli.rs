@@ -1,5 +1,7 @@
 //! The program as people and scripts call it: exit codes, outputs, help. The environment is empty and the folder is new.
 
+mod import;
+
 use assert_cmd::Command;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -182,9 +184,19 @@ fn help_and_version_are_results_and_no_errors() {
     let world = World::new();
     let (code, out, err) = world.run(&["--help"]);
     assert_eq!((code, err.as_str()), (0, ""));
-    for command in
-        ["validate", "plan", "apply", "daemon", "observe", "status", "history", "schema", "explain", "completions"]
-    {
+    for command in [
+        "validate",
+        "plan",
+        "apply",
+        "daemon",
+        "observe",
+        "import",
+        "status",
+        "history",
+        "schema",
+        "explain",
+        "completions",
+    ] {
         assert!(out.lines().any(|l| l.trim_start().starts_with(command)), "{command} is missing:\n{out}");
         let (code, help, _) = world.run(&[command, "--help"]);
         assert!(code == 0 && help.contains("Usage: drover"), "{command}");

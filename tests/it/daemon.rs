@@ -1,5 +1,7 @@
 //! The daemon's loop with a runner of the test's own, its HTTP server, and its signals.
 
+mod events;
+
 use crate::git::servers::{Origin, git};
 use async_trait::async_trait;
 use drover::daemon::{
@@ -11,6 +13,7 @@ use drover::finding::{Code, Finding};
 use drover::journal::Outcome;
 use drover::model::{ResourceId, Secret};
 use drover::observed::{HostState, Observed, Reading};
+use drover::provider::HostChange;
 use drover::source::SecretSource;
 use drover::source::git::{FetchLimits, GitAccess, GitError, GitErrorKind, Mirror, Reference};
 use hmac::{Hmac, Mac};
@@ -202,6 +205,10 @@ fn quiet() -> Timing {
 
 fn passed(commit: &str) -> impl Fn(&DaemonStatus) -> bool {
     move |s| s.last.as_ref().is_some_and(|l| l.commit == commit) && s.current.is_none()
+}
+
+fn changed(host: &str) -> Hint {
+    Hint::HostChanged(HostChange { host: host.into(), at: Instant::now() })
 }
 
 fn look(running: &Running) {
@@ -443,7 +450,7 @@ async fn events_of_hosts_bring_one_pass_and_sighup_one_at_once() {
     let mut running = Running::start(source.clone(), runner.clone(), quiet());
     running.until("the first pass", passed("a")).await;
     for _ in 0..20 {
-        running.handles.hints.send(Hint::HostChanged { host: "kvm-a".into() }).await.unwrap();
+        running.handles.hints.send(changed("kvm-a")).await.unwrap();
     }
     running.until("a pass for the events", |s| s.last.as_ref().is_some_and(|l| l.reason == Reason::HostEvent)).await;
     let fetches = source.fetches.load(Ordering::SeqCst);

@@ -1,6 +1,7 @@
 //! The libvirt provider against real libvirt: its in-process test driver, and the lab's QEMU hosts.
 
 mod driver;
+mod events;
 mod moves;
 
 use drover::action::{Action, MachineAction};

@@ -2,6 +2,7 @@
 //! that Drover makes of it (`defined.xml`), and both definitions as libvirt 9.0 and 11.3 print them after `virsh define`
 //! and `virsh start --paused`; its README says how they are captured.
 
+mod imports;
 mod properties;
 
 use super::testing::{domain, host, machine, mark, resources};

@@ -113,7 +113,8 @@ impl Drop for Session {
 }
 
 impl Host {
-    fn new(name: &str, spec: HostSpec, options: Arc<Options>, access: Access) -> Self {
+    /// Opens nothing yet.
+    pub(super) fn new(name: &str, spec: HostSpec, options: Arc<Options>, access: Access) -> Self {
         Self {
             name: name.into(),
             spec,
@@ -169,7 +170,14 @@ impl Host {
         self.open(deadline).await
     }
 
-    async fn on_session<T, F>(&self, what: &str, deadline: Duration, session: Arc<Session>, job: F) -> Result<T, Fault>
+    /// Runs a job on a connection, waiting for it no longer than `deadline`.
+    pub(super) async fn on_session<T, F>(
+        &self,
+        what: &str,
+        deadline: Duration,
+        session: Arc<Session>,
+        job: F,
+    ) -> Result<T, Fault>
     where
         T: Send + 'static,
         F: FnOnce(&Connect) -> Result<T, Fault> + Send + 'static,

@@ -5,10 +5,15 @@
 //! - State: `virt::Domain::state` drops the error, so that a failed call reads as an unknown state.
 //! - Migration parameters: `virt::domain::MigrateParameters` leaks every string it is given.
 //! - Aborting a job, the switch to post-copy, sparse streams: absent.
+//! - Events of domains, pools and the connection itself: absent (`events.rs`).
 //!
 //! Each function borrows a live `virt` object for the whole call, hands libvirt only pointers that outlive it, and frees
 //! what libvirt allocated with libvirt's own function. Nothing else in the crate may use `unsafe`.
 #![allow(unsafe_code)]
+
+mod events;
+
+pub(super) use events::{Listening, Told};
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, c_char, c_int, c_longlong, c_uint};
@@ -20,8 +25,8 @@ use virt::error::Error;
 use virt::stream::Stream;
 use virt_sys as sys;
 
-/// Prepares libvirt for this process, once, before the first connection: the event loop that keepalive needs must be
-/// registered before a connection opens, and libvirt's habit of printing every error to standard error is ended.
+/// Prepares libvirt for this process, once, before the first connection: the event loop that keepalive and events need must
+/// be registered before a connection opens, and libvirt's habit of printing every error to standard error is ended.
 pub(super) fn initialise() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -29,7 +34,7 @@ pub(super) fn initialise() {
         if let Err(e) = virt::event::event_register_default_impl() {
             tracing::warn!(
                 error = e.message(),
-                "libvirt's event loop cannot be registered: dead connections are noticed late"
+                "libvirt's event loop cannot be registered: dead connections are noticed late, changes on hosts by the next full pass"
             );
             return;
         }
@@ -42,7 +47,7 @@ pub(super) fn initialise() {
             }
         });
         if let Err(e) = spawned {
-            tracing::warn!(error = %e, "no thread for libvirt's event loop: dead connections are noticed late");
+            tracing::warn!(error = %e, "no thread for libvirt's event loop: dead connections are noticed late, changes on hosts by the next full pass");
         }
     });
 }

@@ -2,11 +2,12 @@
 //!
 //! - [`Reader`] observes over read-only connections: libvirt itself would refuse a change. A dry run is given this.
 //! - [`Writer`] also carries actions out.
+//! - [`Watcher`] listens to what hosts tell of themselves.
 //!
 //! *Promises*: no call blocks an executor thread, and none is waited for longer than its deadline (`connect.rs`). A reading
 //! is complete or it is `Unknown` (`observe.rs`). Every action is looked at again at the last moment (`act.rs`), can be
 //! repeated, and is judged by what the hosts say afterwards, never by a call's own result. A machine never runs twice by
-//! Drover's doing (`migrate/`). `unsafe` lives in `ffi.rs` and nowhere else.
+//! Drover's doing (`migrate/`). `unsafe` lives in `ffi` and nowhere else.
 
 mod act;
 mod connect;
@@ -18,7 +19,10 @@ mod observe;
 mod pool;
 mod power;
 mod volume;
+mod watch;
 mod xml;
+
+pub use watch::Watcher;
 
 use super::{ActError, Actor, Look, Observer, StepCtx};
 use crate::action::Action;

@@ -264,18 +264,11 @@ fn read_domain_as(domain: &Domain, persistent: bool) -> Result<DomainState, Faul
         _ => None,
     };
     Ok(DomainState {
-        uuid: uuid(domain)?,
-        state: run,
-        reason,
-        persistent,
-        autostart: false,
         live_xml,
         persistent_xml,
         owner,
         job,
-        managed_save: false,
-        snapshots: 0,
-        name,
+        ..DomainState::new(name, uuid(domain)?, run, reason, persistent)
     })
 }
 
@@ -305,20 +298,7 @@ fn arriving(
     };
     let operation = JobOperation::MigrationIn;
     let job = (reason != "starting-up").then(|| JobState { operation, progress: Progress::default() });
-    Ok(DomainState {
-        uuid: uuid(domain)?,
-        state: run,
-        reason,
-        persistent,
-        autostart: false,
-        live_xml: None,
-        persistent_xml: None,
-        owner,
-        job,
-        managed_save: false,
-        snapshots: 0,
-        name,
-    })
+    Ok(DomainState { owner, job, ..DomainState::new(name, uuid(domain)?, run, reason, persistent) })
 }
 
 /// The job that runs on a domain.
@@ -437,22 +417,8 @@ mod tests {
     #[test]
     fn reasons_are_the_words_that_the_rest_of_drover_knows() {
         let state = |state, reason, number| {
-            let mut d = DomainState {
-                name: "x".into(),
-                uuid: Uuid::nil(),
-                state: run_state(state),
-                reason: reason_word(state, number),
-                persistent: true,
-                autostart: false,
-                live_xml: None,
-                persistent_xml: None,
-                owner: None,
-                job: None,
-                managed_save: false,
-                snapshots: 0,
-            };
+            let d = DomainState::new("x".into(), Uuid::nil(), run_state(state), reason_word(state, number), true);
             assert_eq!(d.reason, reason);
-            d.job = None;
             d
         };
         use sys::*;

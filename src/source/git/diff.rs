@@ -3,7 +3,7 @@
 
 use super::error::{GitError, GitErrorKind, on_disk};
 use super::local::open_at;
-use super::tree::{MAX_DEPTH, MAX_ENTRIES, clean_prefix, find, hostile_name};
+use super::tree::{MAX_DEPTH, MAX_ENTRIES, clean_prefix, find, hostile_name, tree_of};
 use git2::{Oid, Repository};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -46,16 +46,7 @@ type Side = Option<(i32, Oid)>;
 
 /// A commit's tree, or its folder.
 fn side(repository: &Repository, commit: &str, prefix: &str) -> Result<Side, GitError> {
-    let place = repository.path().display().to_string();
-    let tree = Oid::from_str(commit)
-        .and_then(|id| repository.find_commit(id))
-        .map_err(|e| match e.code() {
-            git2::ErrorCode::NotFound => {
-                GitError::new(GitErrorKind::NoReference, format!("`{place}` does not have the commit {commit}"))
-            }
-            _ => on_disk(&format!("the commit {commit} of `{place}` cannot be read"), &e),
-        })?
-        .tree_id();
+    let tree = tree_of(repository, commit)?;
     if prefix.is_empty() {
         return Ok(Some((FOLDER, tree)));
     }

@@ -33,23 +33,26 @@ pub struct GitTree {
     index: OnceLock<BTreeMap<String, (Oid, u64)>>,
 }
 
+/// The id of a commit's tree.
+pub(super) fn tree_of(repository: &Repository, commit: &str) -> Result<Oid, GitError> {
+    let id = Oid::from_str(commit).map_err(|_| {
+        GitError::new(GitErrorKind::NoReference, format!("`{}` is not the full id of a commit", quoted(commit)))
+    })?;
+    let place = repository.path().display();
+    let commit = repository.find_commit(id).map_err(|e| match e.code() {
+        git2::ErrorCode::NotFound => {
+            GitError::new(GitErrorKind::NoReference, format!("`{place}` does not have the commit {commit}"))
+        }
+        _ => on_disk(&format!("the commit {commit} of `{place}` cannot be read"), &e),
+    })?;
+    Ok(commit.tree_id())
+}
+
 impl GitTree {
     /// Opens a commit of the repository at `git_dir`; `path` is a folder in it, or empty.
     pub fn open(git_dir: &Path, commit: &str, path: &str) -> Result<Self, GitError> {
         let repository = open_at(git_dir)?;
-        let place = git_dir.display();
-        let id = Oid::from_str(commit).map_err(|_| {
-            GitError::new(GitErrorKind::NoReference, format!("`{}` is not the full id of a commit", quoted(commit)))
-        })?;
-        let tree = repository
-            .find_commit(id)
-            .map_err(|e| match e.code() {
-                git2::ErrorCode::NotFound => {
-                    GitError::new(GitErrorKind::NoReference, format!("`{place}` does not have the commit {commit}"))
-                }
-                _ => on_disk(&format!("the commit {commit} of `{place}` cannot be read"), &e),
-            })?
-            .tree_id();
+        let tree = tree_of(&repository, commit)?;
         let prefix = clean_prefix(path)?;
         let root = match prefix.as_str() {
             "" => tree,

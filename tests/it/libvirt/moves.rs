@@ -10,7 +10,7 @@ use std::time::{Instant, SystemTime};
 
 /// Runs a test's work where the hosts can be reached: on a thread in the client's network. Threads that it starts, the
 /// provider's among them, are there too.
-fn in_client<T: Send>(lab: &Lab, job: impl AsyncFnOnce() -> T + Send) -> T {
+pub(super) fn in_client<T: Send>(lab: &Lab, job: impl AsyncFnOnce() -> T + Send) -> T {
     let state = lab.ssh_key().ancestors().nth(2).unwrap().to_owned();
     let pid = std::fs::read_to_string(state.join("hosts/c/pid")).unwrap();
     std::thread::scope(|scope| {
@@ -35,7 +35,7 @@ fn enter_network(namespace: &std::fs::File) {
 }
 
 /// The lab's hosts by address: their names are known inside the lab only.
-fn uris() -> BTreeMap<String, HostSpec> {
+pub(super) fn uris() -> BTreeMap<String, HostSpec> {
     hosts(&[("a", "qemu+tcp://10.77.0.1/system"), ("b", "qemu+tcp://10.77.0.2/system")])
 }
 
@@ -62,22 +62,8 @@ fn born(lab: &Lab, guest: &Guest, host: &str, settings: &[&str]) -> Uuid {
 /// A live move from a to b.
 fn migration(lab: &Lab, guest: &Guest, uuid: Uuid) -> Migration {
     Migration {
-        uuid,
-        name: guest.name().into(),
-        from: "a".into(),
-        to: "b".into(),
-        way: MigrationWay::Live,
-        destination_uri: lab.uri("b"),
-        listen_uri: None,
-        copy: vec![],
-        delete_source_copies: false,
-        bandwidth_mib: None,
-        max_downtime_millis: None,
-        parallel: None,
-        auto_converge: false,
-        post_copy_after_millis: None,
         timeout_millis: 120_000,
-        autostart: false,
+        ..Migration::new(uuid, guest.name(), ["a", "b"], MigrationWay::Live, lab.uri("b"))
     }
 }
 

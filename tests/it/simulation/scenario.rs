@@ -160,22 +160,8 @@ pub async fn by_hand(world: &World, action: MachineAction) -> bool {
 /// Moves a machine as `virsh migrate --live` does, with or without the flag that removes the old definition.
 fn moving(domain: &DomainState, from: &str, to: &str, way: MigrationWay) -> MachineAction {
     MachineAction::MigrateVirtualMachine(Box::new(Migration {
-        uuid: domain.uuid,
-        name: domain.name.clone(),
-        from: from.into(),
-        to: to.into(),
-        way,
-        destination_uri: format!("sim:{to}"),
-        listen_uri: None,
-        copy: Vec::new(),
-        delete_source_copies: false,
         bandwidth_mib: Some(16),
-        max_downtime_millis: None,
-        parallel: None,
-        auto_converge: false,
-        post_copy_after_millis: None,
-        timeout_millis: 3_600_000,
-        autostart: false,
+        ..Migration::new(domain.uuid, &domain.name, [from, to], way, format!("sim:{to}"))
     }))
 }
 

@@ -102,22 +102,9 @@ pub fn shutdown(host: &str, n: u128, force: bool) -> MachineAction {
 
 pub fn migration(n: u128, from: &str, to: &str, way: MigrationWay) -> Migration {
     Migration {
-        uuid: uuid(n),
-        name: format!("vm-{n}"),
-        from: from.into(),
-        to: to.into(),
-        way,
-        destination_uri: format!("sim:{to}"),
-        listen_uri: None,
-        copy: Vec::new(),
-        delete_source_copies: false,
-        bandwidth_mib: None,
-        max_downtime_millis: None,
-        parallel: None,
-        auto_converge: false,
-        post_copy_after_millis: None,
         timeout_millis: 600_000,
         autostart: true,
+        ..Migration::new(uuid(n), &format!("vm-{n}"), [from, to], way, format!("sim:{to}"))
     }
 }
 

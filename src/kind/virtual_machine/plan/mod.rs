@@ -10,6 +10,7 @@ mod sweep;
 
 pub use sweep::sweep;
 
+use super::import::{ADOPT, ADOPT_ON_CHANGE};
 use super::survey::{Copy, Located, Target};
 use super::{PowerState, VirtualMachineSpec};
 use crate::action::{Action, MachineAction};
@@ -173,8 +174,9 @@ impl<'a> Draft<'a> {
     /// A domain of its name or UUID that is not Drover's: taken over where that was asked for, refused otherwise.
     fn foreign(&self, copy: &'a Copy, out: &mut Drafts) {
         let Some(here) = self.here(copy) else { return };
-        let asked = self.ctx.options.adopt.contains(self.m.name())
-            || self.m.metadata.annotations.get("drover/adopt").is_some_and(|v| v == "true");
+        let annotation = self.m.metadata.annotations.get(ADOPT).map(String::as_str);
+        let now = self.ctx.options.adopt.contains(self.m.name()) || annotation == Some("true");
+        let asked = now || annotation == Some(ADOPT_ON_CHANGE);
         let owner = here.domain.owner.as_ref().map_or_else(
             || "no Drover made it".to_owned(),
             |o| format!("it belongs to `{}` of the fleet `{}`", o.name, o.fleet),
@@ -193,10 +195,22 @@ impl<'a> Draft<'a> {
             );
             return;
         }
+        let before = out.mark();
         self.note(Operation::Adopt, out);
         self.change("metadata.owner", json!(here.domain.owner), json!(self.ctx.resources.fleet()), Effect::Live, out);
         self.health(here, out);
         self.present(here, Chain { adopt: Some(format!("adoption was asked for; {owner}")), ..Chain::default() }, out);
+        let is_adoption = |s: &StepDraft| matches!(s.action, Action::Machine(MachineAction::SetOwner { .. }));
+        if !now && out.since(before).iter().all(is_adoption) {
+            // It was imported, and is as its manifest says: the first change takes it over.
+            out.take_back(before);
+            let report = out.report(&self.id, None);
+            report.operation = Operation::None;
+            report.changes.retain(|c| !c.path.starts_with("metadata."));
+            if report.changes.is_empty() {
+                report.sync = Sync::Synced;
+            }
+        }
     }
 
     /// Takes a domain over, if that is what the chain is for. After its definition was updated: the update is made from

@@ -3,7 +3,7 @@
 use super::Say;
 use crate::domain_xml;
 use crate::finding::Code;
-use crate::kind::virtual_machine::{CpuMode, Firmware};
+use crate::kind::virtual_machine::{ADOPT, ADOPT_ON_CHANGE, CpuMode, Firmware};
 use crate::model::check_name;
 use std::collections::BTreeSet;
 
@@ -17,6 +17,17 @@ pub(super) fn check(say: &mut Say<'_>) {
 
 fn names(say: &mut Say<'_>) {
     let spec = say.spec();
+    if let Some(value) = say.manifest.metadata.annotations.get(ADOPT)
+        && value != "true"
+        && value != ADOPT_ON_CHANGE
+    {
+        say.at(
+            Code::WrongValue,
+            &format!("metadata.annotations[\"{ADOPT}\"]"),
+            format!("`{ADOPT}` cannot be `{}`", value.escape_debug()),
+            "`\"true\"` takes the domain over at once, `on-change` with the first change that it needs",
+        );
+    }
     if let Some(name) = &spec.domain_name {
         // libvirt refuses `/` and line breaks (virDomainDefPostParse); the name also becomes part of file names.
         let bad = name.is_empty()

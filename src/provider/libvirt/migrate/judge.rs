@@ -144,20 +144,7 @@ mod tests {
     use uuid::Uuid;
 
     fn domain(state: RunState, reason: &str) -> DomainState {
-        DomainState {
-            name: "web-1".into(),
-            uuid: Uuid::nil(),
-            state,
-            reason: reason.into(),
-            persistent: true,
-            autostart: false,
-            live_xml: None,
-            persistent_xml: None,
-            owner: None,
-            job: None,
-            managed_save: false,
-            snapshots: 0,
-        }
+        DomainState::new("web-1".into(), Uuid::nil(), state, reason.into(), true)
     }
 
     fn leaving(state: RunState, reason: &str) -> DomainState {
