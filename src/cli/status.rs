@@ -163,6 +163,13 @@ fn troubles(out: &mut Output, status: &DaemonStatus) -> io::Result<()> {
         };
         writeln!(out.stdout, "{} step {}: {}", paint.red(label), terminal(step), terminal(text))?;
     }
+    // The pass in which it failed may be long gone; what it failed with is still why it is not done.
+    for (step, rest) in &last.summary.backing_off {
+        let times = if rest.failures == 1 { "once".to_owned() } else { format!("{} times", rest.failures) };
+        let why = if last.summary.outcomes.contains_key(step) { String::new() } else { format!(": {}", rest.error) };
+        let text = format!("failed {times}, rests until {}{why}", time(rest.until));
+        writeln!(out.stdout, "{} step {}: {}", paint.yellow("waits:"), terminal(step), terminal(&text))?;
+    }
     crate::render::text::findings(&mut out.stdout, &last.summary.findings, paint)
 }
 

@@ -9,7 +9,7 @@ use crate::kind::{Desired, Resources};
 use crate::load::{Limits, load};
 use crate::model::{ResourceId, Revision};
 use crate::pass::{Engine, Events};
-use crate::plan::{Plan, PlanOptions};
+use crate::plan::{Plan, PlanOptions, ResourceReport, Sync};
 use crate::source::git::{GitError, GitErrorKind, Mirror};
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -27,7 +27,17 @@ pub struct Runner {
     engine: Arc<Engine>,
     journal: Arc<dyn Journal>,
     loaded: Mutex<Option<Arc<Desired>>>,
-    carried_out: Mutex<Option<Arc<Desired>>>,
+    carried_out: Mutex<Option<CarriedOut>>,
+    /// The commit of the last pass, however it ended.
+    attempted: Mutex<Option<String>>,
+}
+
+/// What a pass brought about.
+#[derive(Clone)]
+struct CarriedOut {
+    desired: Arc<Desired>,
+    /// Resources that Git has changed and that still wait for it: their host could not be read, or a step is held back.
+    pending: BTreeSet<ResourceId>,
 }
 
 /// What loading a commit gave.
@@ -40,7 +50,15 @@ enum Read {
 impl Runner {
     /// Runs passes for the folder `path` of the mirror's commits.
     pub fn new(mirror: Arc<Mirror>, path: impl Into<String>, engine: Arc<Engine>, journal: Arc<dyn Journal>) -> Self {
-        Self { mirror, path: path.into(), engine, journal, loaded: Mutex::default(), carried_out: Mutex::default() }
+        Self {
+            mirror,
+            path: path.into(),
+            engine,
+            journal,
+            loaded: Mutex::default(),
+            carried_out: Mutex::default(),
+            attempted: Mutex::default(),
+        }
     }
 
     /// Reads a commit's manifests; the last one read is kept.
@@ -85,16 +103,16 @@ impl Runner {
         }
     }
 
-    /// What the last pass of an earlier run carried out, by the journal's word.
-    async fn before(&self) -> Option<Arc<Desired>> {
-        if let Some(desired) = &*self.carried_out.lock().unwrap_or_else(PoisonError::into_inner) {
-            return Some(desired.clone());
+    /// What the last pass carried out; that of an earlier run by the journal's word. One that was cut off did not.
+    async fn before(&self) -> Option<CarriedOut> {
+        if let Some(before) = &*self.carried_out.lock().unwrap_or_else(PoisonError::into_inner) {
+            return Some(before.clone());
         }
         let journal = self.journal.clone();
         let passes = tokio::task::spawn_blocking(move || journal.history(20)).await.ok()?.ok()?;
-        let commit = passes.into_iter().find_map(|p| p.commit)?;
+        let commit = passes.into_iter().find(|p| p.result.as_deref() == Some("succeeded")).and_then(|p| p.commit)?;
         match self.read(&commit).await {
-            Read::Desired(desired) => Some(desired),
+            Read::Desired(desired) => Some(CarriedOut { desired, pending: BTreeSet::new() }),
             Read::Invalid(_) | Read::Unreadable(_) => None,
         }
     }
@@ -103,7 +121,11 @@ impl Runner {
     /// reported counts as drift, and every other one as a wish of Git.
     async fn changed(&self, desired: &Desired) -> Option<BTreeSet<ResourceId>> {
         match self.before().await {
-            Some(before) => Some(desired.resources.changed_since(&before.resources)),
+            Some(before) => {
+                let mut changed = desired.resources.changed_since(&before.desired.resources);
+                changed.extend(before.pending);
+                Some(changed)
+            }
             None => Some(all_but_reported(&desired.resources)),
         }
     }
@@ -163,8 +185,6 @@ impl PassRunner for Runner {
 
     async fn run(&self, request: PassRequest, watch: PassWatch, stop: Stop) -> PassSummary {
         watch.phase(Phase::Loading);
-        let changed_by_commit = !request.drift_only;
-        let base = if changed_by_commit { self.before().await } else { None };
         let desired = match self.read(&request.commit).await {
             Read::Desired(desired) => desired,
             Read::Invalid(findings) => {
@@ -175,8 +195,8 @@ impl PassRunner for Runner {
             }
         };
         self.engine.listen(&desired.resources);
-        let is_new = base.is_none_or(|b| b.revision.commit != desired.revision.commit);
-        if request.reason == Reason::Requested || changed_by_commit && is_new {
+        let before = self.attempted.lock().unwrap_or_else(PoisonError::into_inner).replace(request.commit.clone());
+        if request.reason == Reason::Requested || before.as_ref() != Some(&request.commit) {
             self.engine.wake_all();
         }
         let options = PlanOptions {
@@ -185,6 +205,7 @@ impl PassRunner for Runner {
             ..PlanOptions::default()
         };
         let mut summary = PassSummary { result: PassResult::Succeeded, ..PassSummary::default() };
+        let mut pending = BTreeSet::new();
         for _ in 0..ROUNDS {
             match self.round(&desired, &options, &watch, &stop).await {
                 Ok((plan, report)) => {
@@ -193,6 +214,7 @@ impl PassRunner for Runner {
                     summary.counts = Some(plan.summary);
                     summary.findings.clone_from(&plan.findings);
                     summary.result = judge(&plan, &report, &watch);
+                    pending = waiting(&plan, options.changed.as_ref());
                     summary.outcomes.extend(report.outcomes);
                     if !acted || matches!(summary.result, PassResult::Superseded | PassResult::Interrupted) {
                         break;
@@ -209,7 +231,7 @@ impl PassRunner for Runner {
         }
         let finished = matches!(summary.result, PassResult::Succeeded | PassResult::Incomplete);
         if finished {
-            *self.carried_out.lock().unwrap_or_else(PoisonError::into_inner) = Some(desired);
+            *self.carried_out.lock().unwrap_or_else(PoisonError::into_inner) = Some(CarriedOut { desired, pending });
         }
         let resting = self.engine.resting();
         summary.again_at = resting.values().map(|b| b.until).min();
@@ -219,6 +241,12 @@ impl PassRunner for Runner {
             .collect();
         summary
     }
+}
+
+/// Resources that Git has changed and that are not yet as it says.
+fn waiting(plan: &Plan, changed: Option<&BTreeSet<ResourceId>>) -> BTreeSet<ResourceId> {
+    let differ = plan.resources.iter().filter(|r| r.sync != Sync::Synced).map(ResourceReport::id);
+    differ.filter(|id| changed.is_some_and(|c| c.contains(id))).collect()
 }
 
 /// Every resource but machines whose drift is only to be reported.

@@ -203,7 +203,10 @@ impl World {
         let error = text(&out.stderr);
         match out.status.success() {
             true => text(&out.stdout).trim().to_owned(),
-            false if error.contains("failed to get domain") => "absent".to_owned(),
+            // The second where it goes away between the look-up and the question.
+            false if error.contains("failed to get domain") || error.contains("Domain not found") => {
+                "absent".to_owned()
+            }
             false => panic!("domstate {name} on {host}: {error}"),
         }
     }

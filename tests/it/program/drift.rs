@@ -47,3 +47,38 @@ fn what_is_done_by_hand_is_undone_or_reported() {
     fleet.status_text().exits(0);
     assert!(fleet.in_doubt().is_empty());
 }
+
+#[test]
+fn what_fails_rests_until_somebody_asks_or_a_commit_mends_it() {
+    let Some(lab) = Lab::shared() else { return };
+    let mut fleet = Fleet::new(&lab, "rest");
+    let vm = fleet.bare_machine("web", "a");
+    fleet.change(&vm, "cpus: 1", "cpus: 1\n  powerState: Stopped\n  kernel: {image: /srv/guest/nothing}");
+    let first = fleet.push("off, with a kernel that is not there");
+    let attempts = |fleet: &Fleet<'_>| fleet.log_text().matches(&format!("start {} on kvm-a", vm.name())).count();
+    fleet.start();
+    fleet.settles(&first);
+    fleet.change(&vm, "powerState: Stopped", "powerState: Running");
+    fleet.push("on");
+    let status = fleet.until("it failed", |s| {
+        s.current.is_none() && s.last.as_ref().is_some_and(|l| !l.summary.backing_off.is_empty())
+    });
+    let resting = status.last.unwrap().summary.backing_off;
+    assert!(resting.values().all(|r| r.error.contains("/srv/guest/nothing") && r.failures == 1), "{resting:?}");
+    let before = attempts(&fleet);
+    // Passes for drift come and go, and do not try it.
+    let passes = |fleet: &Fleet<'_>| fleet.log_text().matches("a pass begins").count();
+    let seen = passes(&fleet);
+    wait_for("two more passes", PATIENCE, || if passes(&fleet) >= seen + 3 { Ok(()) } else { Err(fleet.log_text()) });
+    assert_eq!(attempts(&fleet), before, "{}", fleet.log_text());
+    fleet.status_text().exits(0).says(&["waits:", "failed once, rests until", "/srv/guest/nothing"]);
+
+    fleet.look_now();
+    wait_for("it is tried at once", Duration::from_secs(20), || {
+        if attempts(&fleet) > before { Ok(()) } else { Err(fleet.log_text()) }
+    });
+    fleet.change(&vm, "/srv/guest/nothing", "/srv/guest/vmlinuz");
+    let mended = fleet.push("one that is there");
+    fleet.settles(&mended);
+    fleet.runs_only_on(&vm, "a");
+}

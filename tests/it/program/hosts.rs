@@ -10,6 +10,8 @@ fn a_host_out_of_reach_is_left_alone_with_all_that_may_be_on_it_and_the_rest_goe
     let here = fleet.bare_machine("here", "a");
     let leaver = fleet.bare_machine("leaver", "a");
     let there = fleet.bare_machine("there", "b");
+    // What Git changes is no drift, however long it has to wait.
+    fleet.change(&there, "cpus: 1", "cpus: 1\n  drift: Report");
     let first = fleet.push("two here, one there");
     fleet.start();
     fleet.settles(&first);

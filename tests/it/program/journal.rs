@@ -59,7 +59,6 @@ fn a_full_disk_begins_nothing_says_so_and_is_got_over() {
     let commit = fleet.push("to kvm-b");
     let status = fleet.until("the push cannot be fetched", |s| s.fetch.error.is_some());
     let error = status.fetch.error.unwrap();
-    eprintln!("{error:?}");
     assert!(error.message.to_lowercase().contains("no space"), "{error:?}");
     assert!(error.hint.is_some_and(|h| h.contains("space")));
     assert_eq!(status.good.as_deref(), Some(first.as_str()));
@@ -78,5 +77,5 @@ fn a_full_disk_begins_nothing_says_so_and_is_got_over() {
     let history = [env!("CARGO_BIN_EXE_drover"), "history", "--state", &state];
     Ran::of(Command::new("nsenter").args(["-t", &pid, "-m", "--"]).args(history))
         .exits(0)
-        .says(&[&format!("move {} from kvm-a to kvm-b", vm.name()), "succeeded"]);
+        .says(&[&format!("{} from kvm-a to kvm-b", vm.name()), "succeeded"]);
 }

@@ -67,3 +67,38 @@ fn a_pushed_commit_moves_a_running_machine_and_leaves_nothing_to_do() {
     let disk = vm.check_disk(image);
     assert!(disk.complete && disk.highest >= heard.writes, "{disk:?} {heard:?}");
 }
+
+#[test]
+fn two_daemons_that_should_not_be_there_together_do_not_make_two_machines_of_one() {
+    let Some(lab) = Lab::shared() else { return };
+    let mut fleet = Fleet::new(&lab, "two");
+    let vm = fleet.bare_machine("web", "a");
+    let first = fleet.push("web on kvm-a");
+    fleet.start();
+    fleet.settles(&first);
+    // Nothing but the state folder tells that another one is there.
+    let state = tempfile::tempdir().unwrap();
+    let listen = format!("127.0.0.1:{}", fleet.port);
+    let other = format!("127.0.0.1:{}", fleet.port + 10_000);
+    let mut args = fleet.daemon_command(&state.path().join("state"));
+    args.iter_mut().filter(|a| **a == listen).for_each(|a| a.clone_from(&other));
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let log = File::create(state.path().join("log")).unwrap();
+    let _second = Daemon(lab.drover(&args).stdin(Stdio::null()).stderr(log).spawn().unwrap());
+    let settled = |fleet: &Fleet<'_>, commit: &str| {
+        wait_for("the second daemon, too, has nothing left to do", PATIENCE, || {
+            let ran = fleet.drover(&["status", "-o", "json", "--server", &format!("http://{other}")]);
+            let status: DaemonStatus = serde_json::from_str(&ran.out).map_err(|e| format!("{e}: {}", ran.err))?;
+            if status.settled.as_deref() == Some(commit) { Ok(()) } else { Err(format!("{status:#?}")) }
+        });
+    };
+    settled(&fleet, &first);
+    for (from, to) in [("a", "b"), ("b", "a"), ("a", "b")] {
+        fleet.change(&vm, &format!("host: kvm-{from}"), &format!("host: kvm-{to}"));
+        let commit = fleet.push(&format!("to kvm-{to}"));
+        fleet.settles(&commit);
+        settled(&fleet, &commit);
+        fleet.runs_only_on(&vm, to);
+    }
+    fleet.has_nothing_to_do();
+}

@@ -32,8 +32,8 @@ fn a_domain_of_somebody_elses_is_refused_until_its_adoption_is_asked_for() {
     fleet.plan(&[]).exits(4).says(&["D0402", &not_drovers, "--adopt", "drover/adopt"]);
     fleet.start();
     let refused = |s: &DaemonStatus| {
-        let last = s.last.as_ref().map(|l| l.summary.findings.iter().filter(|f| f.code == Code::NotOwned).count());
-        s.current.is_none().then_some(last.unwrap_or_default()).unwrap_or_default()
+        let findings = s.last.iter().filter(|_| s.current.is_none()).flat_map(|l| &l.summary.findings);
+        findings.filter(|f| f.code == Code::NotOwned).count()
     };
     fleet.until("both are refused", |s| refused(s) == 2);
     fleet.status_text().exits(0).says(&["D0402", &not_drovers, "--adopt", "drover/adopt"]);
