@@ -42,6 +42,7 @@ use crate::plan::Plan;
 use crate::source::git::GitError;
 use async_trait::async_trait;
 use jiff::Timestamp;
+use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -103,8 +104,8 @@ pub struct PassWatch {
     plan: channel::Sender<Option<Arc<Plan>>>,
     metrics: Arc<Metrics>,
     stopped: Arc<Mutex<Option<StopReason>>>,
-    /// This pass's plan, for the names of its actions; the channel's may be an older pass's.
-    own_plan: Arc<Mutex<Option<Arc<Plan>>>>,
+    /// The names of the actions of this pass's plan, by step.
+    actions: Arc<Mutex<HashMap<String, &'static str>>>,
 }
 
 /// Why a pass was asked to stop.
@@ -142,17 +143,17 @@ impl PassWatch {
                 pass.steps_total = u32::try_from(runnable).unwrap_or(u32::MAX);
             }
         });
-        *self.own_plan.lock().unwrap_or_else(PoisonError::into_inner) = Some(plan.clone());
+        let actions = plan.steps.iter().map(|s| (s.id.clone(), s.action.name())).collect();
+        *self.actions.lock().unwrap_or_else(PoisonError::into_inner) = actions;
         self.plan.send_replace(Some(plan));
     }
 
     /// What happens to a step.
     pub fn event(&self, event: &Event) {
         self.status.send_modify(|s| s.step(event, Timestamp::now()));
-        let plan = self.own_plan.lock().unwrap_or_else(PoisonError::into_inner);
         let action = match event {
             Event::Finished { step, .. } => {
-                plan.as_ref().and_then(|p| p.steps.iter().find(|s| s.id == *step)).map(|s| &s.action)
+                self.actions.lock().unwrap_or_else(PoisonError::into_inner).get(step).copied()
             }
             _ => None,
         };
@@ -757,7 +758,7 @@ impl Daemon {
             plan: self.plan.clone(),
             metrics: self.metrics.clone(),
             stopped: stopped.clone(),
-            own_plan: Arc::default(),
+            actions: Arc::default(),
         };
         let (runner, asked, given) = (self.runner.clone(), request.clone(), stop.clone());
         let task = tokio::spawn(async move { runner.run(asked, watch, given).await });
