@@ -49,9 +49,9 @@ pub fn read_observed(path: &Path) -> Result<Observed, CliError> {
         CliError::failed(format!("`{}` is not an observation", path.display())).caused_by(error).hint(hint)
     };
     // YAML is not read back: one form for programs is enough.
-    let value: serde_json::Value = serde_json::from_slice(&text).map_err(not)?;
-    check_version(path, value.get("formatVersion"), FORMAT_VERSION, hint)?;
-    serde_json::from_value(value).map_err(not)
+    let form: Form = serde_json::from_slice(&text).map_err(not)?;
+    check_version(path, form.format_version.as_ref(), FORMAT_VERSION, hint)?;
+    serde_json::from_slice(&text).map_err(not)
 }
 
 /// Reads a saved plan.
@@ -61,9 +61,16 @@ pub fn read_plan(path: &Path) -> Result<Plan, CliError> {
     let not = |error: serde_json::Error| {
         CliError::failed(format!("`{}` is not a plan", path.display())).caused_by(error).hint(hint)
     };
-    let value: serde_json::Value = serde_json::from_slice(&text).map_err(not)?;
-    check_version(path, value.get("formatVersion"), plan::FORMAT_VERSION, hint)?;
-    serde_json::from_value(value).map_err(not)
+    let form: Form = serde_json::from_slice(&text).map_err(not)?;
+    check_version(path, form.format_version.as_ref(), plan::FORMAT_VERSION, hint)?;
+    serde_json::from_slice(&text).map_err(not)
+}
+
+/// What a saved value says about its own form; the rest is read only when that is known.
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Form {
+    format_version: Option<serde_json::Value>,
 }
 
 /// Keys are only added within a major version, so another one means another meaning.

@@ -2,7 +2,6 @@
 //! bounded whatever anybody writes.
 
 use super::status::{DaemonStatus, PassSummary};
-use crate::action::Action;
 use crate::execute::Event;
 use crate::journal::Outcome;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -158,7 +157,7 @@ impl Metrics {
         self.revision_valid.set(i64::from(valid));
     }
 
-    pub(super) fn step(&self, event: &Event, action: Option<&Action>) {
+    pub(super) fn step(&self, event: &Event, action: Option<&str>) {
         match event {
             Event::Started { .. } => {
                 self.steps_running.inc();
@@ -174,7 +173,7 @@ impl Metrics {
                     Outcome::Interrupted => "interrupted",
                     Outcome::Skipped { .. } => "skipped",
                 };
-                let action = action.map_or("unknown", Action::name);
+                let action = action.unwrap_or("unknown");
                 self.steps.get_or_create(&ByStep { action: action.into(), outcome: outcome.into() }).inc();
             }
             Event::Progress { .. } | Event::Retrying { .. } => {}

@@ -87,7 +87,7 @@ impl Daemon {
             plan: self.plan.clone(),
             metrics: self.metrics.clone(),
             stopped: stopped.clone(),
-            own_plan: Arc::default(),
+            actions: Arc::default(),
             readings: self.readings.clone(),
         };
         let (runner, asked, given) = (self.runner.clone(), request.clone(), stop.clone());

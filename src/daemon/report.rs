@@ -6,7 +6,7 @@ use crate::execute::Event;
 use crate::observed::{Observed, Reading};
 use crate::plan::Plan;
 use jiff::Timestamp;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch as channel;
 use tokio::time::Instant;
@@ -18,8 +18,8 @@ pub struct PassWatch {
     pub(super) plan: channel::Sender<Option<Arc<Plan>>>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) stopped: Arc<Mutex<Option<StopReason>>>,
-    /// This pass's plan, for the names of its actions; the channel's may be an older pass's.
-    pub(super) own_plan: Arc<Mutex<Option<Arc<Plan>>>>,
+    /// The names of the actions of this pass's plan, by step.
+    pub(super) actions: Arc<Mutex<HashMap<String, &'static str>>>,
     pub(super) readings: Arc<Mutex<Readings>>,
 }
 
@@ -84,17 +84,17 @@ impl PassWatch {
                 pass.steps_total = u32::try_from(runnable).unwrap_or(u32::MAX);
             }
         });
-        *self.own_plan.lock().unwrap_or_else(PoisonError::into_inner) = Some(plan.clone());
+        let actions = plan.steps.iter().map(|s| (s.id.clone(), s.action.name())).collect();
+        *self.actions.lock().unwrap_or_else(PoisonError::into_inner) = actions;
         self.plan.send_replace(Some(plan));
     }
 
     /// What happens to a step.
     pub fn event(&self, event: &Event) {
         self.status.send_modify(|s| s.step(event, Timestamp::now()));
-        let plan = self.own_plan.lock().unwrap_or_else(PoisonError::into_inner);
         let action = match event {
             Event::Finished { step, .. } => {
-                plan.as_ref().and_then(|p| p.steps.iter().find(|s| s.id == *step)).map(|s| &s.action)
+                self.actions.lock().unwrap_or_else(PoisonError::into_inner).get(step).copied()
             }
             _ => None,
         };

@@ -115,7 +115,11 @@ macro_rules! kinds {
                 &mut self, kind: &str, metadata: Metadata, spec: serde_json::Value, origin: Origin,
             ) -> Result<bool, serde_path_to_error::Error<serde_json::Error>> {
                 $(if kind == <$spec as Spec>::KIND.as_str() {
-                    let spec: $spec = serde_path_to_error::deserialize(spec)?;
+                    // Keeping the path in mind costs a quarter more, so that is done for what does not fit only.
+                    let spec = match <$spec as serde::Deserialize>::deserialize(&spec) {
+                        Ok(spec) => spec,
+                        Err(_) => serde_path_to_error::deserialize(spec)?,
+                    };
                     let manifest = Manifest { kind: <$spec as Spec>::KIND, metadata, spec, origin };
                     self.$field.insert(manifest.metadata.name.clone(), manifest);
                     return Ok(true);

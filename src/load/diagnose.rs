@@ -9,7 +9,7 @@ use super::schema::Compiled;
 use super::text::{self, shorten};
 use super::yaml::Document;
 use crate::finding::{Code, Finding, Source, nearest};
-use crate::model::ResourceId;
+use crate::model::{Positions, ResourceId};
 use jsonschema::ValidationError;
 use jsonschema::error::{TypeKind, ValidationErrorKind};
 use serde_json::Value;
@@ -35,7 +35,8 @@ pub(super) fn validate(
         return true;
     }
     let schema = &compiled.schema;
-    let mut diagnosis = Diagnosis { document, file, id, schema, suggested: BTreeSet::new(), out: Vec::new() };
+    let keys = Positions::from_pointers(document.keys.clone());
+    let mut diagnosis = Diagnosis { document, keys, file, id, schema, suggested: BTreeSet::new(), out: Vec::new() };
     if valid {
         // To JSON Schema `1.0` is an integer; to the types it is not. No kind has a field that takes a fraction.
         diagnosis.fractions(&document.value, &mut String::new());
@@ -57,6 +58,8 @@ pub(super) fn validate(
 
 struct Diagnosis<'a> {
     document: &'a Document,
+    /// Where each key stands.
+    keys: Positions,
     file: &'a str,
     id: Option<&'a ResourceId>,
     schema: &'a Value,
@@ -194,7 +197,7 @@ impl<'a> Diagnosis<'a> {
             .unwrap_or_default();
         for name in unexpected.iter().take(NAMED_FIELDS) {
             let field = format!("{pointer}/{}", name.replace('~', "~0").replace('/', "~1"));
-            let place = self.document.keys.exact(&field);
+            let place = self.keys.exact(&field);
             let shown = shorten(name);
             let mut finding =
                 self.at(Code::UnknownField, format!("unknown field `{shown}` in {}", subject(pointer)), &field);

@@ -31,8 +31,8 @@ pub(super) struct Document {
     pub column: u32,
     /// Where each value stands: a value that begins on a later line than its key stands where the key does.
     pub positions: Positions,
-    /// Where each key stands.
-    pub keys: Positions,
+    /// Where each key stands: put in order only for a document that has errors.
+    pub keys: Vec<(Pointer, u32, u32)>,
     /// How many values it has.
     pub nodes: usize,
     /// Whether some number has a fraction or an exponent.
@@ -77,6 +77,8 @@ enum Open {
 /// A key whose value is still to come.
 struct Key {
     text: String,
+    /// That of the value.
+    pointer: Pointer,
     line: u32,
     column: u32,
 }
@@ -277,7 +279,7 @@ impl<'a> Reader<'a> {
                 line: doc.start.0,
                 column: doc.start.1,
                 positions: Positions::from_pointers(doc.positions),
-                keys: Positions::from_pointers(doc.keys),
+                keys: doc.keys,
                 nodes: doc.nodes,
                 marks: doc.marks,
                 fractions: doc.fractions,
@@ -322,8 +324,9 @@ impl<'a> Reader<'a> {
         }
         let (line, column) = (number(at.line()), number(at.col() + 1));
         if let Some(Frame { node: Open::Mapping { key, .. }, pointer }) = doc.stack.last_mut() {
-            doc.keys.push((pointer.key(&text), line, column));
-            *key = Some(Key { text, line, column });
+            let pointer = pointer.key(&text);
+            doc.keys.push((pointer, line, column));
+            *key = Some(Key { text, pointer, line, column });
         }
     }
 
@@ -381,7 +384,7 @@ impl<'a> Reader<'a> {
                 Slot { pointer: pointer.index(items.len()), key: None }
             }
             Some(Frame { node: Open::Mapping { key, .. }, pointer }) => match key {
-                Some(k) => Slot { pointer: pointer.key(&k.text), key: Some((k.line, k.column)) },
+                Some(k) => Slot { pointer: k.pointer, key: Some((k.line, k.column)) },
                 None => Slot { pointer: *pointer, key: None },
             },
         })
@@ -392,15 +395,14 @@ impl<'a> Reader<'a> {
         match doc.stack.last_mut() {
             None => doc.root = Some(value),
             Some(Frame { node: Open::Sequence(items), .. }) => items.push(value),
-            Some(Frame { node: Open::Mapping { map, key }, pointer }) => {
+            Some(Frame { node: Open::Mapping { map, key }, .. }) => {
                 let Some(key) = key.take() else { return };
                 match map.entry(key.text) {
                     Entry::Vacant(free) => {
                         free.insert(value);
                     }
                     Entry::Occupied(taken) => {
-                        let here = pointer.key(taken.key());
-                        let first = doc.keys.iter().find(|k| k.0 == here).map(|k| (k.1, k.2));
+                        let first = doc.keys.iter().find(|k| k.0 == key.pointer).map(|k| (k.1, k.2));
                         let shown = text::shorten(taken.key());
                         doc.marks.push((key.line, key.column));
                         let mut finding = Finding::new(Code::DuplicateKey, format!("`{shown}` is written twice"))
@@ -565,7 +567,7 @@ mod tests {
         ] {
             assert_eq!(d.positions.exact(pointer), Some(place), "{pointer}");
         }
-        assert_eq!(d.keys.exact("/d/e"), Some((7, 3)));
+        assert_eq!(Positions::from_pointers(d.keys).exact("/d/e"), Some((7, 3)));
     }
 
     #[test]

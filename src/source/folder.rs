@@ -34,8 +34,8 @@ impl FolderTree {
         }
     }
 
-    /// Opens a regular file of the tree, no step on the way to which is a link.
-    fn open_regular(&self, path: &str) -> Result<File, TreeError> {
+    /// Opens a regular file of the tree, no step on the way to which is a link; gives its size as well.
+    fn open_regular(&self, path: &str) -> Result<(File, u64), TreeError> {
         let refuse = |what: &str| TreeError::NotAFile { path: path.to_owned(), what: what.to_owned() };
         let mut full = self.root.clone();
         let mut parts = path.split('/').peekable();
@@ -61,11 +61,11 @@ impl FolderTree {
             .map_err(|e| {
                 if e.raw_os_error() == Some(libc::ELOOP) { refuse("a symbolic link") } else { io_error(path, &e) }
             })?;
-        let kind = file.metadata().map_err(|e| io_error(path, &e))?.file_type();
-        if !kind.is_file() {
-            return Err(refuse(if kind.is_dir() { "a folder" } else { "a device, a pipe or a socket" }));
+        let meta = file.metadata().map_err(|e| io_error(path, &e))?;
+        if !meta.is_file() {
+            return Err(refuse(if meta.is_dir() { "a folder" } else { "a device, a pipe or a socket" }));
         }
-        Ok(file)
+        Ok((file, meta.len()))
     }
 }
 
@@ -73,7 +73,7 @@ impl Tree for FolderTree {
     fn list(&self) -> Result<Listing, TreeError> {
         let mut listing = Listing::default();
         if let Some(only) = &self.only {
-            let size = self.open_regular(only)?.metadata().map_err(|e| io_error(only, &e))?.len();
+            let (_, size) = self.open_regular(only)?;
             listing.files.push(Entry { path: only.clone(), size, blob: None });
             return Ok(listing);
         }
@@ -115,8 +115,7 @@ impl Tree for FolderTree {
     }
 
     fn read(&self, path: &str, limit: u64) -> Result<Vec<u8>, TreeError> {
-        let file = self.open_regular(path)?;
-        let size = file.metadata().map_err(|e| io_error(path, &e))?.len();
+        let (file, size) = self.open_regular(path)?;
         if size > limit {
             return Err(TreeError::TooLarge { path: path.to_owned(), size, limit });
         }

@@ -36,6 +36,41 @@ impl Difference {
     }
 }
 
+/// A domain's definitions as trees. Reading them is most of what a comparison costs, so each is read once.
+pub(super) struct Definitions {
+    /// What the next start makes.
+    persistent: Option<Element>,
+    /// What runs.
+    live: Option<Element>,
+}
+
+impl Definitions {
+    /// Reads both.
+    ///
+    /// # Errors
+    /// A finding when one of them is not XML.
+    pub(super) fn read(m: &Manifest<VirtualMachineSpec>, domain: &DomainState) -> Result<Self, Finding> {
+        let read = |xml: &Option<String>, which: &str| {
+            xml.as_deref().map(domain_xml::parse).transpose().map_err(|e| {
+                Finding::new(
+                    Code::BadXml,
+                    format!("the {which} definition of domain `{}` cannot be read: {e}", domain.name),
+                )
+                .hint("look at it with `virsh dumpxml`")
+                .of(m, "spec")
+            })
+        };
+        let persistent = read(&domain.persistent_xml, "persistent")?;
+        let live = read(&domain.live_xml, "live")?.filter(|_| domain.is_active());
+        Ok(Self { persistent, live })
+    }
+
+    /// The ownership mark in the persistent one.
+    pub(super) fn persistent_owner(&self) -> Option<OwnerMark> {
+        self.persistent.as_ref().and_then(owner_of)
+    }
+}
+
 /// Compares a manifest with a domain on a host. Where the machine is, whether it runs, its name in libvirt, its autostart
 /// and its volumes are not compared here: the planner does that.
 ///
@@ -48,18 +83,22 @@ pub fn compare(
     resources: &Resources,
     owner: &OwnerMark,
 ) -> Result<Difference, Finding> {
-    let read = |xml: &Option<String>, which: &str| {
-        xml.as_deref().map(domain_xml::parse).transpose().map_err(|e| {
-            Finding::new(
-                Code::BadXml,
-                format!("the {which} definition of domain `{}` cannot be read: {e}", domain.name),
-            )
-            .hint("look at it with `virsh dumpxml`")
-            .of(m, "spec")
-        })
-    };
-    let persistent = read(&domain.persistent_xml, "persistent")?;
-    let live = read(&domain.live_xml, "live")?.filter(|_| domain.is_active());
+    compare_trees(m, domain, &Definitions::read(m, domain)?, host, resources, owner)
+}
+
+/// [`compare`], with definitions that are read already.
+///
+/// # Errors
+/// A finding when the manifest cannot be turned into a definition.
+pub(super) fn compare_trees(
+    m: &Manifest<VirtualMachineSpec>,
+    domain: &DomainState,
+    definitions: &Definitions,
+    host: &HostState,
+    resources: &Resources,
+    owner: &OwnerMark,
+) -> Result<Difference, Finding> {
+    let Definitions { persistent, live } = definitions;
     let standing = Standing::of(m, host, resources)?;
     let chains: Vec<_> =
         live.iter().flat_map(|d| d.get("devices")).flat_map(|d| d.all("disk")).map(disks::chain).collect();
@@ -67,7 +106,7 @@ pub fn compare(
         let disks = tree.iter().flat_map(|d| d.get("devices")).flat_map(|d| d.all("disk"));
         disks.filter_map(|d| d.attribute_at("target", "dev")).map(ToOwned::to_owned).collect()
     };
-    let both = [targets(&persistent), targets(&live)].concat();
+    let both = [targets(persistent), targets(live)].concat();
     let subject = |side| Subject {
         m,
         host,
@@ -184,6 +223,12 @@ impl Compared {
     fn once(subject: &Subject<'_>, tree: &Element, standing: &Standing) -> Result<Self, Finding> {
         let mut sheet = Sheet::default();
         fields(subject, tree, &mut sheet)?;
+        // The usual case, and the one that thousands of machines are in: nothing to edit, so what comes out is what is
+        // there, without a copy of it to find that out.
+        if sheet.edits.is_empty() && subject.spec().xml_patches.is_empty() && standing.xml.is_none() {
+            sheet.diffs.retain(|d| d.way == Way::Recreate);
+            return Ok(Self { diffs: sheet.diffs, edits: Vec::new() });
+        }
         let mut work = tree.clone();
         sheet.lay_over(subject, &mut work)?;
         let Sheet { mut diffs, mut edits } = sheet;

@@ -108,6 +108,7 @@ impl World {
             host.state.domains.sort_by(|a, b| a.name.cmp(&b.name));
         }
         state.settle(Instant::now());
+        state.audit();
     }
 
     /// Puts a volume into a pool by hand; `false` where there is no such pool.

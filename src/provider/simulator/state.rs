@@ -6,7 +6,7 @@ use crate::action::Migration;
 use crate::domain_xml;
 use crate::observed::{DomainState, HostState, RunState, VolumeState};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -256,6 +256,9 @@ impl State {
 
     /// Lets everything that is under way go on to this moment.
     pub fn settle(&mut self, now: Instant) {
+        if self.moves.is_empty() && self.shutdowns.is_empty() {
+            return;
+        }
         let mut due = Vec::new();
         for (uuid, shutdown) in &mut self.shutdowns {
             let takes = Duration::from_millis(shutdown.takes_millis);
@@ -284,25 +287,23 @@ impl State {
     }
 
     /// Looks whether a machine runs in two places: both copies active, and neither the half of a migration that waits.
+    /// After every change: what nobody changed cannot have become wrong.
     pub fn audit(&mut self) {
-        let mut runs: BTreeMap<Uuid, Vec<(&str, &str)>> = BTreeMap::new();
-        for (name, host) in &self.hosts {
-            for domain in host.state.domains.iter().filter(|d| d.is_active()) {
-                let waits = domain.state == RunState::Paused && domain.reason == "migrating";
-                if !waits {
-                    runs.entry(domain.uuid).or_default().push((name, &domain.name));
-                }
-            }
-        }
-        let twice: Vec<String> = runs
-            .into_iter()
-            .filter(|(_, copies)| copies.len() > 1)
-            .map(|(uuid, copies)| {
-                let hosts = copies.iter().map(|(host, _)| *host).collect::<Vec<_>>().join(" and ");
-                format!("{} ({uuid}) ran on {hosts} at once", copies[0].1)
-            })
+        let waits = |d: &DomainState| d.state == RunState::Paused && d.reason == "migrating";
+        let running: Vec<(&str, &DomainState)> = self
+            .hosts
+            .iter()
+            .flat_map(|(name, host)| host.state.domains.iter().map(move |d| (name.as_str(), d)))
+            .filter(|(_, d)| d.is_active() && !waits(d))
             .collect();
-        self.ran_twice.extend(twice);
+        let mut seen = HashSet::new();
+        let again: BTreeSet<Uuid> = running.iter().map(|(_, d)| d.uuid).filter(|uuid| !seen.insert(*uuid)).collect();
+        for uuid in again {
+            let copies = || running.iter().filter(|(_, d)| d.uuid == uuid);
+            let hosts = copies().map(|(host, _)| *host).collect::<Vec<_>>().join(" and ");
+            let name = copies().next().map_or("", |(_, d)| d.name.as_str());
+            self.ran_twice.insert(format!("{name} ({uuid}) ran on {hosts} at once"));
+        }
     }
 
     /// What cannot be in any world that libvirt manages.

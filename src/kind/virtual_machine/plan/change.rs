@@ -4,7 +4,8 @@ use super::{Chain, Draft, Here};
 use crate::action::MachineAction;
 use crate::domain_xml;
 use crate::finding::{Code, Finding};
-use crate::kind::virtual_machine::{compare, identity};
+use crate::kind::virtual_machine::compare::{Definitions, compare_trees};
+use crate::kind::virtual_machine::identity;
 use crate::plan::{Drafts, Effect, Health, Operation, StepDraft};
 use serde_json::json;
 
@@ -14,9 +15,13 @@ impl Draft<'_> {
     pub(super) fn in_place(&self, here: Here<'_>, chain: &mut Chain, out: &mut Drafts) -> Option<bool> {
         let (volumes, made) = self.volumes(here.host, here.state, Some(here.domain), out);
         chain.join(volumes);
-        let owner = self.owner(Some(here.domain), made);
-        let difference = match compare(self.m, here.domain, here.state, self.ctx.resources, &owner) {
-            Ok(difference) => difference,
+        let compared = Definitions::read(self.m, here.domain).and_then(|trees| {
+            let owner = self.owner_from(Some(here.domain), trees.persistent_owner(), made);
+            let difference = compare_trees(self.m, here.domain, &trees, here.state, self.ctx.resources, &owner)?;
+            Ok((owner, difference))
+        });
+        let (owner, difference) = match compared {
+            Ok(compared) => compared,
             Err(finding) => {
                 out.report(&self.id, None).health = Health::Degraded;
                 out.finding(finding);

@@ -100,9 +100,18 @@ impl<'a> Draft<'a> {
 
     /// The ownership mark it should carry. `volumes` are those that Drover made or is about to make for it.
     fn owner(&self, domain: Option<&DomainState>, made: Vec<OwnedVolume>) -> OwnerMark {
-        // The mark of a running machine is that of its live definition; the persistent one may know of more volumes.
         let persistent = domain.and_then(|d| crate::domain_xml::parse(d.persistent_xml.as_deref()?).ok());
-        let persistent = persistent.as_ref().and_then(crate::domain_xml::owner_of);
+        self.owner_from(domain, persistent.as_ref().and_then(crate::domain_xml::owner_of), made)
+    }
+
+    /// [`Draft::owner`], with the mark of the persistent definition at hand.
+    fn owner_from(
+        &self,
+        domain: Option<&DomainState>,
+        persistent: Option<OwnerMark>,
+        made: Vec<OwnedVolume>,
+    ) -> OwnerMark {
+        // The mark of a running machine is that of its live definition; the persistent one may know of more volumes.
         let marks = domain.and_then(|d| d.owner.clone()).into_iter().chain(persistent);
         let mut volumes: Vec<OwnedVolume> = marks.flat_map(|mark| mark.volumes).chain(made).collect();
         volumes.sort();
