@@ -301,6 +301,6 @@ mod tests {
         assert_eq!(last.as_deref(), Some("u"));
         drop(watcher);
         let rest = async { while heard.recv().await.is_some() {} };
-        tokio::time::timeout(Duration::from_secs(5), rest).await.expect("the tasks end with the watcher");
+        tokio::time::timeout(Duration::from_secs(60), rest).await.expect("the tasks end with the watcher");
     }
 }
