@@ -37,6 +37,9 @@ fn main() {
     }
 }
 
+/// A goal's name, and what measures it.
+type Goal = (&'static str, fn(&Bench));
+
 /// What all goals share.
 struct Bench {
     scratch: tempfile::TempDir,
@@ -58,7 +61,7 @@ fn report() {
             .collect(),
     };
     println!("| goal | case | CPU s | wall s | peak MiB | says |\n| --- | --- | --- | --- | --- | --- |");
-    let goals: [(&str, fn(&Bench)); 9] = [
+    let goals: [Goal; 9] = [
         ("G1", Bench::plan_one_change),
         ("G2", Bench::validate),
         ("G3", Bench::load_and_growth),

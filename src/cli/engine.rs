@@ -90,7 +90,9 @@ fn check_version(path: &Path, found: Option<&serde_json::Value>, known: &str, hi
 fn read(path: &Path) -> Result<Vec<u8>, CliError> {
     let failed =
         |error: std::io::Error| CliError::failed(format!("`{}` could not be read", path.display())).caused_by(error);
-    let mut text = Vec::new();
+    // Its size first: a buffer that grows as it goes is copied, and for a moment there twice.
+    let size = std::fs::metadata(path).map_err(failed)?.len().min(MOST);
+    let mut text = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 1);
     let n = File::open(path).and_then(|f| f.take(MOST + 1).read_to_end(&mut text)).map_err(failed)?;
     if n as u64 > MOST {
         return Err(CliError::failed(format!("`{}` has more than {MOST} bytes", path.display())));
