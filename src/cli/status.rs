@@ -179,9 +179,11 @@ fn resources(out: &mut Output, status: &DaemonStatus) -> io::Result<()> {
         return Ok(());
     }
     writeln!(out.stdout)?;
-    let mut table = Table::new(&["RESOURCE", "SYNC", "HEALTH"]);
+    let mut table = Table::new(&["RESOURCE", "SYNC", "HEALTH", "HELD BACK"]);
     for one in &status.resources.notable {
-        table.row([&one.resource.to_string(), &format!("{:?}", one.sync), &format!("{:?}", one.health)]);
+        let held_back = one.held_back.as_deref().unwrap_or("-");
+        let (sync, health) = (format!("{:?}", one.sync), format!("{:?}", one.health));
+        table.row([one.resource.to_string().as_str(), &sync, &health, held_back]);
     }
     table.write(&mut out.stdout, out.paint)
 }

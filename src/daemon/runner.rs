@@ -143,6 +143,9 @@ impl Runner {
         let recovered = recover(self.journal.clone(), &fleet, now)
             .await
             .map_err(|source| ExecuteError::Journal { source, report: Report::default() })?;
+        for one in &recovered {
+            tracing::info!(step = one.record.step.id, found = ?one.found, "an earlier run was cut off: {}", one.record.step.summary);
+        }
         watch.phase(Phase::Observing);
         let observed = self.engine.observe(&desired.resources).await;
         watch.observed(&observed);

@@ -85,19 +85,29 @@ pub struct ResourceStatus {
     pub sync: Sync,
     /// Does it do what it should?
     pub health: Health,
+    /// Why something about it is held back, and the way out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_back: Option<String>,
 }
 
 impl ResourceStates {
     /// Counts what a plan found.
     pub(super) fn of(plan: &Plan) -> Self {
         let mut states = Self::default();
+        let mut held: BTreeMap<&ResourceId, &crate::plan::Block> = BTreeMap::new();
+        for step in &plan.steps {
+            if let Some(block) = step.blocked_by.first() {
+                held.entry(&step.resource).or_insert(block);
+            }
+        }
         for report in &plan.resources {
             *states.sync.entry(format!("{:?}", report.sync)).or_default() += 1;
             *states.health.entry(format!("{:?}", report.health)).or_default() += 1;
             let is_fine = report.sync == Sync::Synced && report.health == Health::Healthy;
             if !is_fine && states.notable.len() < NOTABLE {
                 let (resource, sync, health) = (report.id(), report.sync, report.health);
-                states.notable.push(ResourceStatus { resource, sync, health });
+                let held_back = held.get(&resource).map(|b| format!("{}; {}", b.reason, b.way_out));
+                states.notable.push(ResourceStatus { resource, sync, health, held_back });
             }
         }
         states
