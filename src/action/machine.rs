@@ -1,5 +1,6 @@
 //! Actions on hypervisor hosts: pools, volumes, domains, migrations. Each names its host by the Host manifest's name.
 
+use super::migration::Migration;
 use crate::observed::OwnerMark;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -201,105 +202,6 @@ pub enum MachineAction {
         /// Which.
         uuid: Uuid,
     },
-}
-
-/// One move of a machine. libvirt's parameter for each field is named; see virDomainMigrate3.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Migration {
-    /// The domain.
-    pub uuid: Uuid,
-    /// Its name.
-    pub name: String,
-    /// The host it leaves.
-    pub from: String,
-    /// The host it goes to.
-    pub to: String,
-    /// Live or offline.
-    pub way: MigrationWay,
-    /// The destination's URI as the source host reaches it (peer-to-peer).
-    pub destination_uri: String,
-    /// Where the destination's QEMU listens (`VIR_MIGRATE_PARAM_URI`), `tcp://10.0.0.12`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub listen_uri: Option<String>,
-    /// Volumes that are copied because they are not on shared storage; made at the destination beforehand.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub copy: Vec<MigratedVolume>,
-    /// Delete the source's copies of `copy` after success.
-    #[serde(default)]
-    pub delete_source_copies: bool,
-    /// Bandwidth in MiB/s (`VIR_MIGRATE_PARAM_BANDWIDTH`).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bandwidth_mib: Option<u64>,
-    /// Longest pause in milliseconds (`virDomainMigrateSetMaxDowntime`).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_downtime_millis: Option<u64>,
-    /// Parallel connections (`VIR_MIGRATE_PARALLEL`, `VIR_MIGRATE_PARAM_PARALLEL_CONNECTIONS`).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub parallel: Option<u32>,
-    /// Throttle the guest until it converges (`VIR_MIGRATE_AUTO_CONVERGE`).
-    #[serde(default)]
-    pub auto_converge: bool,
-    /// Switch to post-copy after so many milliseconds (`VIR_MIGRATE_POSTCOPY`).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub post_copy_after_millis: Option<u64>,
-    /// Abort after so many milliseconds.
-    pub timeout_millis: u64,
-    /// Whether the machine starts with its host: set on the destination, because libvirt does not carry it over.
-    pub autostart: bool,
-}
-
-impl Migration {
-    /// A move of `uuid`, called `name`, between two hosts, with libvirt's own defaults and an hour's time.
-    pub fn new(uuid: Uuid, name: &str, [from, to]: [&str; 2], way: MigrationWay, destination_uri: String) -> Self {
-        Self {
-            uuid,
-            name: name.into(),
-            from: from.into(),
-            to: to.into(),
-            way,
-            destination_uri,
-            listen_uri: None,
-            copy: Vec::new(),
-            delete_source_copies: false,
-            bandwidth_mib: None,
-            max_downtime_millis: None,
-            parallel: None,
-            auto_converge: false,
-            post_copy_after_millis: None,
-            timeout_millis: 3_600_000,
-            autostart: false,
-        }
-    }
-}
-
-/// How a machine moves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum MigrationWay {
-    /// The guest goes on running.
-    Live,
-    /// The machine is off; its definition moves.
-    Offline,
-}
-
-/// A volume that a migration copies.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct MigratedVolume {
-    /// The disk's target in the guest (`vda`; `VIR_MIGRATE_PARAM_MIGRATE_DISKS`).
-    pub target: String,
-    /// The pool that has it, on the source.
-    pub pool: String,
-    /// Its name.
-    pub volume: String,
-    /// Its path on the source.
-    pub path: String,
-    /// The pool that gets it, on the destination.
-    pub to_pool: String,
-    /// Size that the guest sees, in bytes.
-    pub capacity: u64,
-    /// `qcow2` or `raw`.
-    pub format: String,
 }
 
 /// A volume that another is filled from or laid over.

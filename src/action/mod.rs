@@ -2,10 +2,10 @@
 //! leaves nothing to decide. One file for each family of actions; this file is the list.
 
 mod machine;
+mod migration;
 
-pub use machine::{
-    DomainXmlEdit, ImageSource, LiveChange, MachineAction, MigratedVolume, Migration, MigrationWay, PoolRef,
-};
+pub use machine::{DomainXmlEdit, ImageSource, LiveChange, MachineAction, PoolRef};
+pub use migration::{AtTimeout, MigratedVolume, Migration, MigrationWay, Tuning};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -90,7 +90,7 @@ pub fn plan(input: &PlanInput<'_>) -> Plan {
     resources.draft(&ctx, &mut drafts);
     if let Some(age) = stale(input) {
         drafts.finding(
-            Finding::new(Code::StaleObservation, format!("the observation is {age} minutes old"))
+            Finding::new(Code::StaleObservation, format!("the observation is {age} old"))
                 .hint("what was done since is not in this plan; observe anew"),
         );
     }
@@ -114,10 +114,14 @@ pub fn plan(input: &PlanInput<'_>) -> Plan {
     plan
 }
 
-/// The observation's age in minutes, when it is old.
-fn stale(input: &PlanInput<'_>) -> Option<i64> {
+/// The observation's age in words, when it is old.
+fn stale(input: &PlanInput<'_>) -> Option<String> {
     let age = input.now.as_second() - input.observed.taken_at.as_second();
-    (age > STALE_SECONDS).then_some(age / 60)
+    let words = match age / 3600 {
+        hours @ 0..=47 => format!("{hours} h {} min", age / 60 % 60),
+        hours => format!("{} days", hours / 24),
+    };
+    (age > STALE_SECONDS).then_some(words)
 }
 
 impl Plan {

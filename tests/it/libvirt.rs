@@ -3,6 +3,7 @@
 mod driver;
 mod events;
 mod moves;
+mod ways;
 
 use drover::action::{Action, MachineAction};
 use drover::kind::host::HostSpec;

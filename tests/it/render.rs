@@ -74,6 +74,7 @@ fn migrate(id: &str, name: &str, from: &str, to: &str) -> Step {
         listen_uri: None,
         copy: Vec::new(),
         delete_source_copies: false,
+        tuning: Default::default(),
         bandwidth_mib: None,
         max_downtime_millis: Some(300),
         parallel: None,

@@ -3,4 +3,5 @@
 
 mod host;
 mod machine;
+mod policy;
 mod pool;

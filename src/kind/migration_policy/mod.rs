@@ -2,4 +2,7 @@
 
 mod spec;
 
-pub use spec::{CopyStorage, MigrationPolicySpec, Mode, ParallelConnections, PostCopy, Timeout, TimeoutAction};
+pub use spec::{
+    AutoConverge, Compression, CopyStorage, MigrationPolicySpec, Mode, ParallelConnections, PostCopy, RaiseDowntime,
+    Throttle, Timeout, TimeoutAction, Transport,
+};

@@ -12,6 +12,9 @@ use serde::{Deserialize, Serialize};
 pub struct MigrationPolicySpec {
     /// Live (`VIR_MIGRATE_LIVE`), offline (`VIR_MIGRATE_OFFLINE`), or by what the machine is doing.
     pub mode: Mode,
+    /// Whether the machine belongs to the destination afterwards (`VIR_MIGRATE_PERSIST_DEST`,
+    /// `VIR_MIGRATE_UNDEFINE_SOURCE`). Only such moves are offered: a manifest says where its machine is.
+    pub permanent: bool,
     /// Parallel connections, "multi-FD" (`VIR_MIGRATE_PARALLEL`): a number, or `Auto` for one per 10 Gbit/s of the hosts'
     /// migration bandwidth, at least 2 (migration guide, 10.4). One connection where not given.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -22,13 +25,27 @@ pub struct MigrationPolicySpec {
     /// Upper limit of the transfer (`VIR_MIGRATE_PARAM_BANDWIDTH`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bandwidth: Option<Rate>,
-    /// Slow the guest's CPUs down until the migration converges (`VIR_MIGRATE_AUTO_CONVERGE`).
-    pub auto_converge: bool,
+    /// Raise the longest pause while the migration runs and does not converge (`virDomainMigrateSetMaxDowntime`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub raise_downtime: Option<RaiseDowntime>,
+    /// Slow the guest's CPUs down until the migration converges (`VIR_MIGRATE_AUTO_CONVERGE`): `true`, or by how much.
+    pub auto_converge: AutoConverge,
+    /// Compress memory pages (`VIR_MIGRATE_COMPRESSED`, `VIR_MIGRATE_PARAM_COMPRESSION`). What QEMU offers differs between
+    /// releases: `mt` went with 9.1, `zstd` and `zlib` need parallel connections.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compression: Option<Compression>,
+    /// Send memory without copying it in the kernel (`VIR_MIGRATE_ZEROCOPY`); needs parallel connections.
+    pub zero_copy: bool,
+    /// How memory and disks travel.
+    pub transport: Transport,
     /// Switch to post-copy (`VIR_MIGRATE_POSTCOPY`, `virDomainMigrateStartPostCopy`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub post_copy: Option<PostCopy>,
     /// What happens to disks that are not on shared storage (`VIR_MIGRATE_NON_SHARED_DISK`).
     pub copy_storage: CopyStorage,
+    /// While disks are copied, a write of the guest is done when it is done on both sides
+    /// (`VIR_MIGRATE_NON_SHARED_SYNCHRONOUS_WRITES`): the copy always converges, and the guest writes more slowly.
+    pub synchronous_writes: bool,
     /// Delete the source's disks after they were copied and the machine runs at the destination. Otherwise they stay,
     /// and the plan names them.
     pub delete_source_copies: bool,
@@ -40,12 +57,18 @@ impl Default for MigrationPolicySpec {
     fn default() -> Self {
         Self {
             mode: Mode::Auto,
+            permanent: true,
             parallel_connections: None,
             max_downtime: None,
             bandwidth: None,
-            auto_converge: false,
+            raise_downtime: None,
+            auto_converge: AutoConverge::Switch(false),
+            compression: None,
+            zero_copy: false,
+            transport: Transport::Direct,
             post_copy: None,
             copy_storage: CopyStorage::None,
+            synchronous_writes: false,
             delete_source_copies: false,
             timeout: Timeout::default(),
         }
@@ -81,12 +104,99 @@ pub enum Auto {
     Auto,
 }
 
-/// When to switch to post-copy.
+/// Whether and how much a guest is slowed down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum AutoConverge {
+    /// With QEMU's own figures, or not at all.
+    Switch(bool),
+    /// With these.
+    By(Throttle),
+}
+
+impl AutoConverge {
+    /// Whether the guest may be slowed down.
+    pub fn is_on(self) -> bool {
+        !matches!(self, Self::Switch(false))
+    }
+}
+
+/// How much a guest is slowed down.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Throttle {
+    /// Per cent at first (`VIR_MIGRATE_PARAM_AUTO_CONVERGE_INITIAL`); QEMU's 20 where not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 99))]
+    pub initial: Option<u32>,
+    /// Per cent more each time it does not converge (`VIR_MIGRATE_PARAM_AUTO_CONVERGE_INCREMENT`); QEMU's 10 where not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 99))]
+    pub increment: Option<u32>,
+}
+
+/// How far and how often the longest pause is raised: doubled each time, from `maxDowntime`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RaiseDowntime {
+    /// The longest that is acceptable.
+    pub up_to: Span,
+    /// So long between two raises; one minute where not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub every: Option<Span>,
+}
+
+/// How memory pages are compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum Compression {
+    Xbzrle,
+    Mt,
+    Zlib,
+    Zstd,
+}
+
+impl Compression {
+    /// libvirt's name.
+    pub fn method(self) -> &'static str {
+        match self {
+            Self::Xbzrle => "xbzrle",
+            Self::Mt => "mt",
+            Self::Zlib => "zlib",
+            Self::Zstd => "zstd",
+        }
+    }
+}
+
+/// How memory and disks travel between the hosts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Transport {
+    /// Between the two QEMUs, in the clear.
+    #[default]
+    Direct,
+    /// Between the two QEMUs, encrypted (`VIR_MIGRATE_TLS`): needs certificates on both hosts.
+    Tls,
+    /// Through the daemons' own connection (`VIR_MIGRATE_TUNNELLED`): one port, slower; neither disks nor several
+    /// connections travel that way.
+    Tunnelled,
+}
+
+/// When to switch to post-copy: after a time, after a number of passes, or at whichever comes first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PostCopy {
     /// After so long in pre-copy.
-    pub after: Span,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<Span>,
+    /// After so many passes over the memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub passes: Option<u32>,
+    /// Upper limit of what is sent beforehand in post-copy, besides what the guest asks for
+    /// (`VIR_MIGRATE_PARAM_BANDWIDTH_POSTCOPY`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bandwidth: Option<Rate>,
 }
 
 /// What happens to disks that are not on shared storage.
@@ -121,6 +231,10 @@ pub enum TimeoutAction {
     /// The migration is aborted; the machine stays where it was.
     #[default]
     Abort,
+    /// It switches to post-copy, which always ends; the machine then needs both hosts until it has (`VIR_MIGRATE_POSTCOPY`).
+    PostCopy,
+    /// The guest is paused, so that the migration ends, and goes on at the destination (`virDomainSuspend`).
+    Suspend,
 }
 
 impl Spec for MigrationPolicySpec {
@@ -143,8 +257,97 @@ impl Spec for MigrationPolicySpec {
                     .hint("libvirt's own default is `300ms`"),
             );
         }
+        let mut say = |code, path: &str, message: &str, hint: &str| {
+            findings.push(Finding::new(code, message).of(manifest, path).hint(hint));
+        };
+        if spec.post_copy.as_ref().is_some_and(|p| p.after.is_none() && p.passes.is_none()) {
+            say(
+                Code::MissingField,
+                "spec.postCopy",
+                "`postCopy` says neither after how long nor after how many passes to switch",
+                "give `after`, `passes`, or both",
+            );
+        }
+        if !spec.permanent {
+            say(
+                Code::Contradiction,
+                "spec.permanent",
+                "a machine moves for good when its manifest says so, and temporary moves are not offered yet",
+                "take `permanent: false` out",
+            );
+        }
+        let is_parallel = spec.parallel_connections.is_some();
+        if spec.zero_copy && !is_parallel {
+            say(
+                Code::Contradiction,
+                "spec.zeroCopy",
+                "QEMU sends without copying only over parallel connections",
+                "add `parallelConnections: Auto`",
+            );
+        }
+        if spec.zero_copy && (spec.compression.is_some() || spec.transport != Transport::Direct) {
+            say(
+                Code::Contradiction,
+                "spec.zeroCopy",
+                "what is compressed or encrypted has to be copied",
+                "take `compression` out and use `transport: Direct`, or take `zeroCopy` out",
+            );
+        }
+        if matches!(spec.compression, Some(Compression::Zlib | Compression::Zstd)) && !is_parallel {
+            say(
+                Code::Contradiction,
+                "spec.compression",
+                "QEMU compresses with zlib and zstd only over parallel connections",
+                "add `parallelConnections: Auto`, or use `xbzrle`",
+            );
+        }
+        if spec.compression == Some(Compression::Xbzrle) && is_parallel {
+            say(
+                Code::Contradiction,
+                "spec.compression",
+                "QEMU has no xbzrle over parallel connections",
+                "use `zstd`, or take `parallelConnections` out",
+            );
+        }
+        if spec.transport == Transport::Tunnelled && (is_parallel || spec.copy_storage != CopyStorage::None) {
+            say(
+                Code::Contradiction,
+                "spec.transport",
+                "libvirt tunnels neither parallel connections nor disks",
+                "use `transport: Tls`, or take `parallelConnections` and `copyStorage` out",
+            );
+        }
+        if spec.transport == Transport::Tunnelled
+            && (spec.post_copy.is_some() || spec.timeout.action == TimeoutAction::PostCopy)
+        {
+            say(
+                Code::Contradiction,
+                "spec.transport",
+                "post-copy does not go through a tunnel",
+                "use `transport: Tls`, or leave post-copy out",
+            );
+        }
+        if spec.synchronous_writes && spec.copy_storage == CopyStorage::None {
+            say(
+                Code::Contradiction,
+                "spec.synchronousWrites",
+                "`synchronousWrites` is about disks that are copied, and `copyStorage` copies none",
+                "set `copyStorage: All`, or take it out",
+            );
+        }
+        if let Some(raise) = spec.raise_downtime
+            && raise.up_to.0 <= spec.max_downtime.map_or(300, |d| d.0)
+        {
+            say(
+                Code::Contradiction,
+                "spec.raiseDowntime.upTo",
+                "the longest pause is raised to no more than it is at first",
+                "make `upTo` longer than `maxDowntime` (libvirt's own is `300ms`)",
+            );
+        }
         if let Some(p) = &spec.post_copy
-            && p.after >= spec.timeout.after
+            && p.passes.is_none()
+            && p.after.is_some_and(|after| after >= spec.timeout.after)
         {
             findings.push(
                 Finding::new(
@@ -163,11 +366,22 @@ impl Spec for MigrationPolicySpec {
                     .of(manifest, "spec.parallelConnections"),
             );
         }
-        if spec.mode == Mode::Offline && (spec.post_copy.is_some() || spec.auto_converge) {
+        let only_live = spec.post_copy.is_some()
+            || spec.auto_converge.is_on()
+            || spec.raise_downtime.is_some()
+            || spec.compression.is_some()
+            || spec.zero_copy
+            || spec.transport != Transport::Direct
+            || spec.timeout.action != TimeoutAction::Abort;
+        if spec.mode == Mode::Offline && only_live {
             findings.push(
-                Finding::new(Code::Contradiction, "an offline move has neither post-copy nor auto-converge")
-                    .of(manifest, "spec.mode")
-                    .hint("take `postCopy` and `autoConverge` out, or use `mode: Auto`"),
+                Finding::new(
+                    Code::Contradiction,
+                    "an offline move sends no memory: post-copy, auto-converge, compression, transport and what is done at \
+                     the time-out are about live ones",
+                )
+                .of(manifest, "spec.mode")
+                .hint("take them out, or use `mode: Auto`"),
             );
         }
         if spec.delete_source_copies && spec.copy_storage == CopyStorage::None {

@@ -19,7 +19,7 @@ mod state;
 pub use faults::{Call, Effect, Fault};
 
 use super::{ActError, Actor, Look, Observer, StepCtx, WriteFleet};
-use crate::action::{Action, MachineAction, Migration};
+use crate::action::{Action, AtTimeout, MachineAction, Migration};
 use crate::observed::{DomainState, HostState, Reading, RunState, VolumeState};
 use async_trait::async_trait;
 use faults::Faults;
@@ -444,7 +444,9 @@ impl World {
         self.kept().await;
         while let Some(progress) = self.under_way(m) {
             (ctx.progress)(progress);
-            if begun.elapsed() >= Duration::from_millis(m.timeout_millis) {
+            // A migration that switches to post-copy, or whose guest is paused, comes to its end by itself.
+            let gives_up = m.tuning.at_timeout == AtTimeout::Abort;
+            if gives_up && begun.elapsed() >= Duration::from_millis(m.timeout_millis) {
                 let mut state = self.state();
                 state.settle(Instant::now());
                 let why = format!("not done within {} s, and aborted", m.timeout_millis / 1000);

@@ -39,7 +39,7 @@ pub(super) fn uris() -> BTreeMap<String, HostSpec> {
     hosts(&[("a", "qemu+tcp://10.77.0.1/system"), ("b", "qemu+tcp://10.77.0.2/system")])
 }
 
-fn writer() -> Writer {
+pub(super) fn writer() -> Writer {
     Writer::new(uris(), Options::default())
 }
 
@@ -52,7 +52,7 @@ fn uuid_of(guest: &Guest, lab: &Lab, host: &str) -> Uuid {
 }
 
 /// Defines a guest that Drover owns, and starts it; its UUID.
-fn born(lab: &Lab, guest: &Guest, host: &str, settings: &[&str]) -> Uuid {
+pub(super) fn born(lab: &Lab, guest: &Guest, host: &str, settings: &[&str]) -> Uuid {
     let meta = format!("meta={}", owner_xml(&mark(guest.name())));
     guest.define(host, &[settings, &[&meta]].concat());
     guest.start(host);
@@ -60,7 +60,7 @@ fn born(lab: &Lab, guest: &Guest, host: &str, settings: &[&str]) -> Uuid {
 }
 
 /// A live move from a to b.
-fn migration(lab: &Lab, guest: &Guest, uuid: Uuid) -> Migration {
+pub(super) fn migration(lab: &Lab, guest: &Guest, uuid: Uuid) -> Migration {
     Migration {
         timeout_millis: 120_000,
         ..Migration::new(uuid, guest.name(), ["a", "b"], MigrationWay::Live, lab.uri("b"))
@@ -71,7 +71,7 @@ fn moving(m: &Migration) -> MachineAction {
     MachineAction::MigrateVirtualMachine(Box::new(m.clone()))
 }
 
-async fn act(writer: &Writer, m: &Migration, step: &Step) -> Result<(), ActError> {
+pub(super) async fn act(writer: &Writer, m: &Migration, step: &Step) -> Result<(), ActError> {
     writer.act(&Action::Machine(moving(m)), &step.ctx).await
 }
 
@@ -92,7 +92,7 @@ async fn while_under_way(
 }
 
 /// Everything that must hold after a move: running and persistent there with its mark, gone here, and found done.
-async fn moved(writer: &Writer, m: &Migration) -> DomainState {
+pub(super) async fn moved(writer: &Writer, m: &Migration) -> DomainState {
     writer.verify(&Action::Machine(moving(m)), &step(Duration::from_secs(60)).ctx).await.unwrap();
     assert_eq!(look(writer, &moving(m)).await.unwrap(), Look::AlreadyDone);
     assert!(domain(writer, &m.from, m.uuid).await.is_none(), "the source still has it");

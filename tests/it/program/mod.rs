@@ -6,6 +6,7 @@ mod crash;
 mod drift;
 mod faults;
 mod hosts;
+mod import;
 mod journal;
 mod moves;
 mod ownership;

@@ -56,7 +56,7 @@ fn a_pushed_commit_moves_a_running_machine_and_leaves_nothing_to_do() {
     let pid = fleet.running().pid();
     let second = fleet.daemon_command(&fleet.state_folder());
     let second: Vec<&str> = second.iter().map(String::as_str).collect();
-    fleet.drover(&second).exits(1).says(&["does not start", &format!("process {pid}"), "--state-dir"]);
+    fleet.drover(&second).exits(1).says(&["does not start", &format!("process {pid}"), "--state"]);
     fleet.drover(&["apply", &fleet.work(), "--auto-approve", "--state", &state]).exits(4).says(&["another Drover"]);
 
     assert_eq!(fleet.terminate(), 0);
@@ -76,12 +76,17 @@ fn two_daemons_that_should_not_be_there_together_do_not_make_two_machines_of_one
     let first = fleet.push("web on kvm-a");
     fleet.start();
     fleet.settles(&first);
-    // Nothing but the state folder tells that another one is there.
+    // On one machine the same branch has one daemon, whatever its state folder is. Another branch tells of none.
     let state = tempfile::tempdir().unwrap();
     let listen = format!("127.0.0.1:{}", fleet.port);
     let other = format!("127.0.0.1:{}", fleet.port + 10_000);
     let mut args = fleet.daemon_command(&state.path().join("state"));
     args.iter_mut().filter(|a| **a == listen).for_each(|a| a.clone_from(&other));
+    let same: Vec<&str> = args.iter().map(String::as_str).collect();
+    fleet.drover(&same).exits(1).says(&["does not start", "another Drover daemon on this machine follows"]);
+    args.iter_mut().filter(|a| *a == "main").for_each(|a| "twin".clone_into(a));
+    let twin = |fleet: &Fleet<'_>| git(&fleet.origin.work(), &["push", "-q", "-f", "origin", "HEAD:twin"]);
+    twin(&fleet);
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let log = File::create(state.path().join("log")).unwrap();
     let _second = Daemon(lab.drover(&args).stdin(Stdio::null()).stderr(log).spawn().unwrap());
@@ -96,6 +101,7 @@ fn two_daemons_that_should_not_be_there_together_do_not_make_two_machines_of_one
     for (from, to) in [("a", "b"), ("b", "a"), ("a", "b")] {
         fleet.change(&vm, &format!("host: kvm-{from}"), &format!("host: kvm-{to}"));
         let commit = fleet.push(&format!("to kvm-{to}"));
+        twin(&fleet);
         fleet.settles(&commit);
         settled(&fleet, &commit);
         fleet.runs_only_on(&vm, to);

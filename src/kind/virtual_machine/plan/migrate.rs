@@ -3,10 +3,12 @@
 use super::super::survey::Copy;
 use super::super::{PowerState, RestartPolicy};
 use super::{Chain, Draft, Here, MIGRATION, place};
-use crate::action::{MachineAction, MigratedVolume, Migration, MigrationWay};
+use crate::action::{AtTimeout, MachineAction, MigratedVolume, Migration, MigrationWay, Tuning};
 use crate::domain_xml;
 use crate::finding::Code;
-use crate::kind::migration_policy::{CopyStorage, MigrationPolicySpec, Mode, ParallelConnections};
+use crate::kind::migration_policy::{
+    AutoConverge, CopyStorage, MigrationPolicySpec, Mode, ParallelConnections, Throttle, TimeoutAction, Transport,
+};
 use crate::kind::virtual_machine::volumes;
 use crate::model::Rate;
 use crate::observed::{HostState, RunState};
@@ -203,8 +205,9 @@ impl<'a> Draft<'a> {
                     u32::try_from(link.clamp(2, 255)).unwrap_or(2)
                 }
             }),
-            auto_converge: policy.auto_converge,
-            post_copy_after_millis: policy.post_copy.as_ref().map(|p| p.after.0),
+            tuning: tuning(policy),
+            auto_converge: policy.auto_converge.is_on(),
+            post_copy_after_millis: policy.post_copy.as_ref().and_then(|p| p.after).map(|after| after.0),
             timeout_millis: policy.timeout.after.0,
             autostart: self.m.spec.autostart.unwrap_or(here.domain.autostart),
         };
@@ -425,5 +428,34 @@ impl<'a> Draft<'a> {
             (0.2, 0)
         };
         Estimate { seconds: seconds + overhead, downtime_millis: downtime, bytes }
+    }
+}
+
+/// How often the longest pause is raised where the policy does not say: oVirt's steps are of that order.
+const RAISE_EVERY_MILLIS: u64 = 60_000;
+
+/// What a policy says of how a live migration converges and travels.
+fn tuning(policy: &MigrationPolicySpec) -> Tuning {
+    let throttle = match policy.auto_converge {
+        AutoConverge::By(throttle) => throttle,
+        AutoConverge::Switch(_) => Throttle::default(),
+    };
+    Tuning {
+        downtime_up_to_millis: policy.raise_downtime.map(|r| r.up_to.0),
+        downtime_every_millis: policy.raise_downtime.map(|r| r.every.map_or(RAISE_EVERY_MILLIS, |e| e.0)),
+        throttle_initial: throttle.initial,
+        throttle_increment: throttle.increment,
+        compression: policy.compression.map(|c| c.method().to_owned()),
+        zero_copy: policy.zero_copy,
+        tls: policy.transport == Transport::Tls,
+        tunnelled: policy.transport == Transport::Tunnelled,
+        post_copy_passes: policy.post_copy.as_ref().and_then(|p| p.passes),
+        post_copy_bandwidth_mib: policy.post_copy.as_ref().and_then(|p| p.bandwidth).map(Rate::mebibytes_per_second),
+        synchronous_writes: policy.synchronous_writes,
+        at_timeout: match policy.timeout.action {
+            TimeoutAction::Abort => AtTimeout::Abort,
+            TimeoutAction::PostCopy => AtTimeout::PostCopy,
+            TimeoutAction::Suspend => AtTimeout::Suspend,
+        },
     }
 }

@@ -2,7 +2,7 @@
 //! over another connection than the one the migration's call holds, because that one waits for hours.
 
 use super::judge::is_leaving;
-use crate::action::Migration;
+use crate::action::{AtTimeout, Migration};
 use crate::observed::JobOperation;
 use crate::provider::StepCtx;
 use crate::provider::libvirt::connect::Host;
@@ -66,7 +66,9 @@ pub(super) async fn follow(
     let begun = Instant::now();
     let mut last_answer = Instant::now();
     let mut limited = orders.is_none_or(|o| o.max_downtime_millis.is_none());
-    let mut switched = orders.is_none_or(|o| o.post_copy_after_millis.is_none());
+    let mut switched = orders.is_none_or(|o| !o.may_post_copy());
+    let mut raise = orders.and_then(Raise::of);
+    let mut suspended = false;
     let mut order: Option<Abort> = None;
     let mut moved = (Instant::now(), (0, 0, 0));
     let mut tried_switch: Option<Instant> = None;
@@ -80,6 +82,7 @@ pub(super) async fn follow(
         }
         let mut in_post_copy = false;
         let mut elapsed = begun.elapsed();
+        let mut passes = 0;
         let seen = tokio::select! {
             () = over.cancelled() => return Followed::Ended { aborted: order.map(|o| o.why) },
             seen = look(from, uuid) => seen,
@@ -89,6 +92,7 @@ pub(super) async fn follow(
                 last_answer = Instant::now();
                 in_post_copy = post_copy;
                 elapsed = elapsed.max(Duration::from_millis(progress.elapsed_millis));
+                passes = progress.iteration;
                 let now = (progress.processed, progress.remaining, progress.iteration);
                 if now != moved.1 {
                     moved = (Instant::now(), now);
@@ -96,6 +100,13 @@ pub(super) async fn follow(
                 (ctx.progress)(progress);
                 if !limited && let Some(millis) = orders.and_then(|o| o.max_downtime_millis) {
                     limited = set_downtime(from, uuid, millis).await;
+                }
+                if let Some(raise) = &mut raise
+                    && let Some(millis) = raise.due(elapsed)
+                    && set_downtime(from, uuid, millis).await
+                {
+                    tracing::info!(host = %from.name, %uuid, millis, "the longest pause was raised");
+                    raise.done(millis, elapsed);
                 }
             }
             Ok(Seen::NoJob) if !started => return Followed::Ended { aborted: order.map(|o| o.why) },
@@ -108,8 +119,15 @@ pub(super) async fn follow(
         if let Some(orders) = orders
             && !in_post_copy
         {
+            let timeout = Duration::from_millis(orders.timeout_millis);
+            // A guest that is paused changes nothing any more: what is left to send is what there is, and it ends.
+            let limit = if elapsed >= timeout { at_timeout(orders, switched, suspended) } else { AtTimeout::Abort };
             if order.is_none() {
-                order = Abort::needed(elapsed, Duration::from_millis(orders.timeout_millis), moved.0.elapsed());
+                let timeout = if limit == AtTimeout::Abort && !suspended { timeout } else { Duration::MAX };
+                order = Abort::needed(elapsed, timeout, moved.0.elapsed());
+            }
+            if order.is_none() && limit == AtTimeout::Suspend {
+                suspended = suspend(from, uuid).await;
             }
             if let Some(order) = &mut order {
                 if order.first.elapsed() >= ABORT_WITHIN {
@@ -120,7 +138,7 @@ pub(super) async fn follow(
                     abort(from, uuid).await;
                 }
             } else if !switched
-                && orders.post_copy_after_millis.is_some_and(|after| elapsed >= Duration::from_millis(after))
+                && wants_switch(orders, elapsed, passes)
                 && tried_switch.is_none_or(|at| at.elapsed() >= TRY_AGAIN)
             {
                 tried_switch = Some(Instant::now());
@@ -132,6 +150,56 @@ pub(super) async fn follow(
             () = ctx.cancel.cancelled() => {}
             () = over.cancelled() => {}
         }
+    }
+}
+
+/// What is to be done about a migration whose time is up: what its policy says, as long as that has not been done.
+fn at_timeout(orders: &Migration, switched: bool, suspended: bool) -> AtTimeout {
+    match orders.tuning.at_timeout {
+        // Once it has switched there is no abort any more; until it has, it is tried.
+        AtTimeout::PostCopy if !switched => AtTimeout::PostCopy,
+        AtTimeout::Suspend if !suspended => AtTimeout::Suspend,
+        _ => AtTimeout::Abort,
+    }
+}
+
+/// Whether it is time to switch to post-copy: by time, by passes, or because the time is up.
+fn wants_switch(orders: &Migration, elapsed: Duration, passes: u64) -> bool {
+    let after = |millis: u64| elapsed >= Duration::from_millis(millis);
+    orders.post_copy_after_millis.is_some_and(after)
+        || orders.tuning.post_copy_passes.is_some_and(|n| passes > u64::from(n))
+        || orders.tuning.at_timeout == AtTimeout::PostCopy && after(orders.timeout_millis)
+}
+
+/// The longest pause, raised in steps.
+#[derive(Debug, PartialEq, Eq)]
+struct Raise {
+    now: u64,
+    up_to: u64,
+    every: Duration,
+    last: Duration,
+}
+
+impl Raise {
+    /// What a migration's policy says, if it says so.
+    fn of(m: &Migration) -> Option<Self> {
+        Some(Self {
+            // libvirt's own limit, 300 ms.
+            now: m.max_downtime_millis.unwrap_or(300),
+            up_to: m.tuning.downtime_up_to_millis?,
+            every: Duration::from_millis(m.tuning.downtime_every_millis?.max(1)),
+            last: Duration::ZERO,
+        })
+    }
+
+    /// The next limit, when it is time for it.
+    fn due(&self, elapsed: Duration) -> Option<u64> {
+        let is_due = self.now < self.up_to && elapsed.saturating_sub(self.last) >= self.every;
+        is_due.then(|| self.now.saturating_mul(2).min(self.up_to))
+    }
+
+    fn done(&mut self, millis: u64, elapsed: Duration) {
+        (self.now, self.last) = (millis, elapsed);
     }
 }
 
@@ -222,6 +290,29 @@ async fn switch(from: &Host, uuid: Uuid) -> bool {
     }
 }
 
+/// Pauses the guest, so that its migration ends.
+async fn suspend(from: &Host, uuid: Uuid) -> bool {
+    let done = from
+        .call("pause the guest", move |c| {
+            let Some((domain, state)) = domain::find_with_state(c, uuid)? else { return Ok(()) };
+            if !is_leaving(&state) || state.state != crate::observed::RunState::Running {
+                return Ok(());
+            }
+            domain.suspend().map(drop).during("pause the guest")
+        })
+        .await;
+    match done {
+        Ok(()) => {
+            tracing::info!(host = %from.name, %uuid, "the time is up: the guest is paused until it is there");
+            true
+        }
+        Err(fault) => {
+            tracing::warn!(host = %from.name, %uuid, error = %fault, "cannot pause the guest yet");
+            false
+        }
+    }
+}
+
 /// Aborts an outgoing migration. libvirt itself refuses it in post-copy, where it would cost the machine's memory.
 pub(super) async fn abort(from: &Host, uuid: Uuid) {
     let done = from
@@ -243,6 +334,47 @@ pub(super) async fn abort(from: &Host, uuid: Uuid) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::action::Tuning;
+
+    fn orders(tuning: Tuning) -> Migration {
+        let way = crate::action::MigrationWay::Live;
+        Migration {
+            tuning,
+            timeout_millis: 60_000,
+            ..Migration::new(Uuid::nil(), "web-1", ["a", "b"], way, String::new())
+        }
+    }
+
+    #[test]
+    fn the_longest_pause_doubles_up_to_its_limit() {
+        let tuning =
+            Tuning { downtime_up_to_millis: Some(1000), downtime_every_millis: Some(10_000), ..Tuning::default() };
+        let mut raise = Raise::of(&orders(tuning)).unwrap();
+        let mut seen = Vec::new();
+        for second in 0..100 {
+            let at = Duration::from_secs(second);
+            if let Some(millis) = raise.due(at) {
+                raise.done(millis, at);
+                seen.push((second, millis));
+            }
+        }
+        assert_eq!(seen, [(10, 600), (20, 1000)]);
+        assert_eq!(Raise::of(&orders(Tuning::default())), None);
+    }
+
+    #[test]
+    fn the_switch_comes_by_time_by_passes_or_when_the_time_is_up() {
+        let seconds = Duration::from_secs;
+        let by_time = Migration { post_copy_after_millis: Some(5_000), ..orders(Tuning::default()) };
+        assert!(!wants_switch(&by_time, seconds(4), 99) && wants_switch(&by_time, seconds(5), 0));
+        let by_passes = orders(Tuning { post_copy_passes: Some(3), ..Tuning::default() });
+        assert!(!wants_switch(&by_passes, seconds(99), 3) && wants_switch(&by_passes, seconds(1), 4));
+        let at_the_end = orders(Tuning { at_timeout: AtTimeout::PostCopy, ..Tuning::default() });
+        assert!(!wants_switch(&at_the_end, seconds(59), 99) && wants_switch(&at_the_end, seconds(60), 1));
+        assert_eq!(at_timeout(&at_the_end, false, false), AtTimeout::PostCopy, "not aborted while it can switch");
+        let pause = orders(Tuning { at_timeout: AtTimeout::Suspend, ..Tuning::default() });
+        assert_eq!(at_timeout(&pause, true, false), AtTimeout::Suspend);
+    }
 
     #[test]
     fn a_migration_is_aborted_when_its_time_is_up_or_nothing_moves() {

@@ -20,7 +20,7 @@ use super::connect::{Host, Hosts};
 use super::domain::{self, word};
 use super::error::{During, Fault};
 use super::{ffi, volume};
-use crate::action::{Migration, MigrationWay};
+use crate::action::{AtTimeout, Migration, MigrationWay, Tuning};
 use crate::kind::host::parse_uri;
 use crate::observed::{DomainState, Progress};
 use crate::provider::{ActError, Look, StepCtx};
@@ -218,9 +218,11 @@ fn call(c: &virt::connect::Connect, m: &Migration, paused: bool) -> Result<(), F
             flags |= sys::VIR_MIGRATE_AUTO_CONVERGE;
         }
         // A paused guest has nothing to fetch pages for: libvirt refuses post-copy for it.
-        if m.post_copy_after_millis.is_some() && !paused {
+        let post_copy = m.may_post_copy() && !paused;
+        if post_copy {
             flags |= sys::VIR_MIGRATE_POSTCOPY;
         }
+        flags |= tune(&m.tuning, post_copy, &mut parameters).during(what())?;
         if !m.copy.is_empty() {
             flags |= sys::VIR_MIGRATE_NON_SHARED_DISK;
             for v in &m.copy {
@@ -240,6 +242,42 @@ fn call(c: &virt::connect::Connect, m: &Migration, paused: bool) -> Result<(), F
         }
     }
     ffi::migrate(&domain, &m.destination_uri, &parameters, flags).during(what())
+}
+
+/// The flags and parameters of how a migration converges and travels.
+fn tune(
+    tuning: &Tuning,
+    post_copy: bool,
+    parameters: &mut ffi::MigrationParameters,
+) -> Result<u32, virt::error::Error> {
+    let mut flags = 0;
+    let per_cent = [
+        (sys::VIR_MIGRATE_PARAM_AUTO_CONVERGE_INITIAL, tuning.throttle_initial),
+        (sys::VIR_MIGRATE_PARAM_AUTO_CONVERGE_INCREMENT, tuning.throttle_increment),
+    ];
+    for (name, value) in per_cent {
+        if let Some(value) = value {
+            parameters.int(name, i32::try_from(value).unwrap_or(i32::MAX))?;
+        }
+    }
+    if let Some(method) = &tuning.compression {
+        flags |= sys::VIR_MIGRATE_COMPRESSED;
+        parameters.text(sys::VIR_MIGRATE_PARAM_COMPRESSION, method)?;
+    }
+    if let Some(mib) = tuning.post_copy_bandwidth_mib.filter(|_| post_copy) {
+        parameters.ullong(sys::VIR_MIGRATE_PARAM_BANDWIDTH_POSTCOPY, mib)?;
+    }
+    for (on, flag) in [
+        (tuning.zero_copy, sys::VIR_MIGRATE_ZEROCOPY),
+        (tuning.tls, sys::VIR_MIGRATE_TLS),
+        (tuning.tunnelled, sys::VIR_MIGRATE_TUNNELLED),
+        (tuning.synchronous_writes, sys::VIR_MIGRATE_NON_SHARED_SYNCHRONOUS_WRITES),
+    ] {
+        if on {
+            flags |= flag;
+        }
+    }
+    Ok(flags)
 }
 
 /// Where the destination's daemon refuses a connection from here, the source would fare no better. Silence means less:
@@ -400,8 +438,14 @@ async fn clean(from: &Host, to: &Host, m: &Migration, before: Option<&DomainStat
     }
     let (uuid, autostart) = (m.uuid, m.autostart);
     let owner = before.and_then(|b| b.owner.clone());
+    // Paused by Drover so that the migration ends: it goes on where it is now.
+    let resumes = m.tuning.at_timeout == AtTimeout::Suspend
+        && before.is_some_and(|b| b.state == crate::observed::RunState::Running);
     to.call("set mark and autostart", move |c| {
-        let (_, there) = domain::get(c, uuid)?;
+        let (found, there) = domain::get(c, uuid)?;
+        if resumes && there.state == crate::observed::RunState::Paused && !there.is_in_migration() {
+            found.resume().map(drop).during("let it go on")?;
+        }
         if there.persistent && there.autostart != autostart {
             domain::set_autostart(c, uuid, autostart)?;
         }
