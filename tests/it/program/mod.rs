@@ -8,6 +8,7 @@ mod faults;
 mod hosts;
 mod import;
 mod journal;
+mod live;
 mod moves;
 mod ownership;
 mod repository;
@@ -179,6 +180,11 @@ impl<'lab> Fleet<'lab> {
     #[track_caller]
     fn change(&self, vm: &Guest<'_>, from: &str, to: &str) {
         self.edit(&format!("{}.yaml", vm.name()), from, to);
+    }
+
+    /// A machine's manifest as it is.
+    fn machine_text(&self, vm: &Guest<'_>) -> String {
+        std::fs::read_to_string(self.origin.work().join(format!("{}.yaml", vm.name()))).unwrap()
     }
 
     /// Commits what was written; the commit.
