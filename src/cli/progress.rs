@@ -14,9 +14,12 @@ use std::io::{self, Write};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Time between two lines about one step, where lines are written: often enough to see that it goes on, seldom enough
+/// Time between the first lines about one step, where lines are written: often enough to see that it goes on, seldom enough
 /// for a log of a long migration.
 const BETWEEN_LINES: Duration = Duration::from_secs(1);
+
+/// Longest pause between them: it doubles with each line, so that an hour's move is not an hour's scrolling.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// Shows progress on standard error.
 pub struct Progress {
@@ -31,7 +34,7 @@ struct State {
     total: usize,
     ended: usize,
     /// When a line about a step was written last.
-    told: HashMap<String, Instant>,
+    told: HashMap<String, (Instant, Duration)>,
     running: HashMap<String, ProgressBar>,
 }
 
@@ -148,14 +151,15 @@ impl State {
                 if bars {
                     return None;
                 }
-                self.told.insert(step.clone(), now);
+                self.told.insert(step.clone(), (now, BETWEEN_LINES));
                 Some(format!("{} {}", counted(self), self.label(step)))
             }
             Event::Progress { step, progress } => {
-                if bars || self.told.get(step).is_some_and(|t| now.duration_since(*t) < BETWEEN_LINES) {
+                let (last, pause) = self.told.get(step).copied().unwrap_or((now, Duration::ZERO));
+                if bars || now.duration_since(last) < pause {
                     return None;
                 }
-                self.told.insert(step.clone(), now);
+                self.told.insert(step.clone(), (now, (pause * 2).clamp(BETWEEN_LINES, LONGEST_PAUSE)));
                 Some(format!("{} {}: {}", counted(self), self.label(step), amounts(progress)))
             }
             Event::Retrying { step, error, after } => Some(format!(
@@ -256,14 +260,15 @@ mod tests {
     }
 
     #[test]
-    fn lines_about_one_step_come_at_most_once_a_second() {
+    fn lines_about_one_step_come_less_and_less_often() {
         let (mut state, start) = (state(), Instant::now());
         let id = ResourceId::new(KindName::new("VirtualMachine"), "web-1");
         let started = Event::Started { step: "s1".into(), resource: id, summary: "x".into() };
         assert!(state.line(&started, start, false).is_some());
         assert_eq!(state.line(&progress(), start + Duration::from_millis(900), false), None);
         assert!(state.line(&progress(), start + Duration::from_millis(1100), false).is_some());
-        assert_eq!(state.line(&progress(), start + Duration::from_millis(1500), false), None);
+        let hour = (0..3600).filter(|s| state.line(&progress(), start + Duration::from_secs(2 + s), false).is_some());
+        assert_eq!(hour.count(), 63, "one a minute after the first few");
     }
 
     #[test]
