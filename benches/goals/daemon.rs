@@ -1,4 +1,4 @@
-//! A daemon that follows a repository of simulated hosts: its memory, its idle time, how soon it sees a push.
+//! A daemon that follows a repository: its memory, its idle time, how soon it sees a push.
 
 use crate::git::{Repository, Running, free_port};
 use crate::measure::{cpu_of, memory_of};
@@ -9,11 +9,11 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// What was seen of a daemon.
+/// How long a daemon is left alone after its first pass: what only that needed has gone by then, and so have idle threads.
+const SETTLING: Duration = Duration::from_secs(12);
+
+/// What was seen of a daemon with simulated hosts.
 pub struct Seen {
-    /// MiB, when the first commit is settled; and the most until then.
-    pub resident: f64,
-    pub most: f64,
     /// Part of a core that it took while there was nothing to do.
     pub idle: f64,
     /// Seconds from the push until the commit was noticed, and until its plan was carried out; medians.
@@ -21,35 +21,59 @@ pub struct Seen {
     pub settled: f64,
 }
 
-/// Starts a daemon on the manifests, in a world where everything is as they say.
-pub fn watch(folder: &Path, manifests: &Path, world: &Path, idle: Duration, pushes: usize) -> Seen {
-    let repository = Repository::new(folder, manifests);
-    let config = folder.join("drover.toml");
-    let kept = folder.join("world.json");
-    fs::copy(world, &kept).unwrap();
-    fs::write(&config, format!("[sim]\nstate = {:?}\n", kept.to_str().unwrap())).unwrap();
+/// Memory of a daemon, in MiB.
+pub struct Resident {
+    /// After the first pass.
+    pub all: f64,
+    /// The part of it that is the program's file and its libraries' files.
+    pub files: f64,
+    /// The most until then.
+    pub most: f64,
+}
+
+/// Starts a daemon that follows a repository and looks once.
+fn start(folder: &Path, repository: &Repository, config: &str) -> (Running, u16) {
+    let file = folder.join("drover.toml");
+    fs::write(&file, config).unwrap();
     let port = free_port();
     let daemon = Running(
         Command::new(env!("CARGO_BIN_EXE_drover"))
             .args(["daemon", "--config"])
-            .arg(&config)
+            .arg(&file)
             .arg("--repo")
             .arg(&repository.bare)
             .arg("--state")
             .arg(folder.join("state"))
             .args(["--listen", &format!("127.0.0.1:{port}"), "--poll-interval", "1h", "--drift-interval", "1h"])
-            .env("DROVER_LOG", "warn")
+            .env("DROVER_LOG", "error")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(fs::File::create(folder.join("daemon.log")).unwrap())
             .spawn()
             .unwrap(),
     );
+    (daemon, port)
+}
+
+/// The memory of a daemon that knows all manifests, and a plan in which every machine is unknown, because no host answers:
+/// simulated hosts would take more of its memory than it does itself.
+pub fn resident(folder: &Path, manifests: &Path) -> Resident {
+    let (daemon, port) = start(folder, &Repository::new(folder, manifests), "");
+    until(port, "the first pass has ended", |s| !s["last"].is_null() && s["phase"] == "Idle");
+    std::thread::sleep(SETTLING);
+    let memory = |line| memory_of(daemon.0.id(), line);
+    Resident { all: memory("VmRSS"), files: memory("RssFile"), most: memory("VmHWM") }
+}
+
+/// Starts a daemon on the manifests, in a world where everything is as they say.
+pub fn watch(folder: &Path, manifests: &Path, world: &Path, idle: Duration, pushes: usize) -> Seen {
+    let repository = Repository::new(folder, manifests);
+    let kept = folder.join("world.json");
+    fs::copy(world, &kept).unwrap();
+    let (daemon, port) = start(folder, &repository, &format!("[sim]\nstate = {:?}\n", kept.to_str().unwrap()));
     let pid = daemon.0.id();
     until(port, "the first commit is settled", |s| !s["settled"].is_null() && s["phase"] == "Idle");
-    // What only the first pass needed has gone by then, and so have idle threads.
-    std::thread::sleep(Duration::from_secs(12));
-    let (resident, most) = (memory_of(pid, "VmRSS"), memory_of(pid, "VmHWM"));
+    std::thread::sleep(SETTLING);
     let before = cpu_of(pid);
     std::thread::sleep(idle);
     let idle = (cpu_of(pid) - before) / idle.as_secs_f64();
@@ -70,7 +94,7 @@ pub fn watch(folder: &Path, manifests: &Path, world: &Path, idle: Duration, push
         all.sort_by(f64::total_cmp);
         all.get(all.len() / 2).copied().unwrap_or_default()
     };
-    Seen { resident, most, idle, noticed: middle(noticed), settled: middle(settled) }
+    Seen { idle, noticed: middle(noticed), settled: middle(settled) }
 }
 
 /// Asks until the status is as wanted.

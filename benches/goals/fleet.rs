@@ -10,7 +10,7 @@ pub const HOSTS: usize = 10;
 /// A folder of manifests: about 40 lines a machine, one file each, 250 files a folder, ten hosts, one pool.
 pub fn generate(folder: &Path, machines: usize) {
     fs::create_dir_all(folder).unwrap();
-    fs::write(folder.join("base.yaml"), base()).unwrap();
+    fs::write(folder.join("base.yaml"), base(|_| "sim:".into())).unwrap();
     for i in 0..machines {
         let file = file_of(folder, i);
         if i % 250 == 0 {
@@ -20,19 +20,26 @@ pub fn generate(folder: &Path, machines: usize) {
     }
 }
 
+/// Makes the hosts of a fleet's folder ones that refuse every connection at once.
+pub fn send_hosts_away(folder: &Path) {
+    let nobody_listens = |host: usize| format!("qemu+tcp://127.0.0.1:{}/system", host + 1);
+    fs::write(folder.join("base.yaml"), base(nobody_listens)).unwrap();
+}
+
 /// The file of a machine.
 pub fn file_of(folder: &Path, i: usize) -> PathBuf {
     folder.join(format!("rack-{:04}/vm-{i:06}.yaml", i / 250))
 }
 
 /// Everything but the machines.
-fn base() -> String {
+fn base(uri: impl Fn(usize) -> String) -> String {
     let hosts: Vec<String> = (0..HOSTS).map(|h| format!("kvm-{h}")).collect();
     let mut text = String::new();
-    for host in &hosts {
+    for (i, host) in hosts.iter().enumerate() {
+        let uri = uri(i);
         let _ = write!(
             text,
-            "apiVersion: drover/v1alpha1\nkind: Host\nmetadata:\n  name: {host}\nspec:\n  uri: 'sim:'\n---\n"
+            "apiVersion: drover/v1alpha1\nkind: Host\nmetadata:\n  name: {host}\nspec:\n  uri: '{uri}'\n---\n"
         );
     }
     let hosts = hosts.join(", ");

@@ -1,7 +1,7 @@
 //! Cases that use the library: each runs in a process of its own.
 
 use crate::fleet;
-use crate::measure::{memory_of, own_cpu};
+use crate::measure::own_cpu;
 use drover::execute::{ExecuteLimits, Stop, execute};
 use drover::journal::{Journal, Memory, Outcome, Sqlite};
 use drover::kind::Desired;
@@ -26,7 +26,6 @@ pub fn case(name: &str, args: &[String]) {
         "prepare" => prepare(Path::new(&args[0]), Path::new(&args[1]), Path::new(&args[2])),
         "execute" => println!("{}", executed(Path::new(&args[0]))),
         "render" => rendered(Path::new(&args[0])),
-        "world" => println!("{}", world(Path::new(&args[0]))),
         other => panic!("no case {other}"),
     }
 }
@@ -108,19 +107,6 @@ fn rendered(folder: &Path) {
     timed("text", &mut || text::write(&mut io::sink(), &plan, options).unwrap());
     timed("Markdown", &mut || markdown::write(&mut io::sink(), &plan).unwrap());
     timed("JSON", &mut || json::write(&mut io::sink(), &plan).unwrap());
-}
-
-/// The MiB that a simulated world takes in memory: of several, because what reading the first one leaves behind is used
-/// again by the others.
-fn world(file: &Path) -> f64 {
-    const MORE: usize = 4;
-    let resident = || memory_of(std::process::id(), "VmRSS");
-    let first = World::load(file).unwrap();
-    let before = resident();
-    let others: Vec<World> = (0..MORE).map(|_| World::load(file).unwrap()).collect();
-    let after = resident();
-    drop((first, others));
-    (after - before) / MORE as f64
 }
 
 /// For `cargo test --all-targets`: shows that the cases run.

@@ -12,8 +12,9 @@ use crate::observed::{FORMAT_VERSION, Observed};
 use crate::pass::{self, Events};
 use crate::plan::{self, Plan, PlanInput, PlanOptions};
 use jiff::Timestamp;
+use serde::de::DeserializeOwned;
 use std::fs::File;
-use std::io::Read;
+use std::io::{BufReader, Read, Seek};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,6 +25,9 @@ const ONE_WISH: Duration = Duration::from_millis(500);
 
 /// Most bytes of a saved plan or observation.
 const MOST: u64 = 512 << 20;
+
+/// Bytes of one that are read at a time.
+const BUFFER: usize = 64 << 10;
 
 /// Plans from an observation. Opens no connection.
 pub fn plan(desired: &Desired, observed: &Observed, options: PlanOptions) -> Plan {
@@ -43,61 +47,78 @@ pub fn options(adopt: &AdoptArgs, desired: &Desired) -> Result<PlanOptions, CliE
 
 /// Reads a saved observation.
 pub fn read_observed(path: &Path) -> Result<Observed, CliError> {
-    let text = read(path)?;
     let hint = "save one with `drover observe -o json`";
-    let not = |error: serde_json::Error| {
-        CliError::failed(format!("`{}` is not an observation", path.display())).caused_by(error).hint(hint)
-    };
-    // YAML is not read back: one form for programs is enough.
-    let form: Form = serde_json::from_slice(&text).map_err(not)?;
-    check_version(path, form.format_version.as_ref(), FORMAT_VERSION, hint)?;
-    serde_json::from_slice(&text).map_err(not)
+    read(
+        path,
+        &Saved { what: "an observation", known: FORMAT_VERSION, version: |o: &Observed| &o.format_version, hint },
+    )
 }
 
 /// Reads a saved plan.
 pub fn read_plan(path: &Path) -> Result<Plan, CliError> {
-    let text = read(path)?;
     let hint = "save one with `drover plan --out FILE`";
-    let not = |error: serde_json::Error| {
-        CliError::failed(format!("`{}` is not a plan", path.display())).caused_by(error).hint(hint)
-    };
-    let form: Form = serde_json::from_slice(&text).map_err(not)?;
-    check_version(path, form.format_version.as_ref(), plan::FORMAT_VERSION, hint)?;
-    serde_json::from_slice(&text).map_err(not)
+    read(path, &Saved { what: "a plan", known: plan::FORMAT_VERSION, version: |p: &Plan| &p.format_version, hint })
 }
 
-/// What a saved value says about its own form; the rest is read only when that is known.
+/// A sort of value that is saved.
+struct Saved<T> {
+    what: &'static str,
+    /// The version of its form that is read.
+    known: &'static str,
+    /// The version that a value says of itself.
+    version: fn(&T) -> &str,
+    /// How to come by one.
+    hint: &'static str,
+}
+
+/// What a saved value says about its own form, whatever that is.
 #[derive(serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Form {
     format_version: Option<serde_json::Value>,
 }
 
-/// Keys are only added within a major version, so another one means another meaning.
-fn check_version(path: &Path, found: Option<&serde_json::Value>, known: &str, hint: &str) -> Result<(), CliError> {
-    let major = |v: &str| v.split('.').next().map(str::to_owned);
-    match found.and_then(|v| v.as_str()) {
-        Some(version) if major(version) == major(known) => Ok(()),
-        Some(version) => Err(CliError::failed(format!(
-            "`{}` has format version {version}; this Drover reads {known}",
-            path.display()
-        ))
-        .hint("use the Drover that wrote it, or write it anew")),
-        None => Err(CliError::failed(format!("`{}` has no `formatVersion`", path.display())).hint(hint)),
+/// Reads a saved value from a file or a pipe. Its text, which is larger than what is made of it, is never in memory as a
+/// whole. YAML is not read back: one form for programs is enough.
+fn read<T: DeserializeOwned>(path: &Path, saved: &Saved<T>) -> Result<T, CliError> {
+    let unreadable =
+        |error: std::io::Error| CliError::failed(format!("`{}` could not be read", path.display())).caused_by(error);
+    let too_large = || CliError::failed(format!("`{}` has more than {MOST} bytes", path.display()));
+    let mut file = File::open(path).map_err(unreadable)?;
+    if file.metadata().map_err(unreadable)?.len() > MOST {
+        return Err(too_large());
+    }
+    let mut text = file.by_ref().take(MOST + 1);
+    match serde_json::from_reader(BufReader::with_capacity(BUFFER, &mut text)) {
+        Ok(_) if text.limit() == 0 => Err(too_large()),
+        Ok(value) => check_version(path, Some((saved.version)(&value)), saved).map(|()| value),
+        Err(_) if text.limit() == 0 => Err(too_large()),
+        Err(error) if error.is_io() => Err(unreadable(error.into())),
+        Err(error) => {
+            // What another version wrote need not read; then that is the reason to tell. A pipe cannot be looked at again.
+            if file.rewind().is_ok()
+                && let Ok(form) = serde_json::from_reader::<_, Form>(BufReader::with_capacity(BUFFER, file))
+            {
+                check_version(path, form.format_version.as_ref().and_then(|v| v.as_str()), saved)?;
+            }
+            let what = format!("`{}` is not {}", path.display(), saved.what);
+            Err(CliError::failed(what).caused_by(error).hint(saved.hint))
+        }
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, CliError> {
-    let failed =
-        |error: std::io::Error| CliError::failed(format!("`{}` could not be read", path.display())).caused_by(error);
-    // Its size first: a buffer that grows as it goes is copied, and for a moment there twice.
-    let size = std::fs::metadata(path).map_err(failed)?.len().min(MOST);
-    let mut text = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 1);
-    let n = File::open(path).and_then(|f| f.take(MOST + 1).read_to_end(&mut text)).map_err(failed)?;
-    if n as u64 > MOST {
-        return Err(CliError::failed(format!("`{}` has more than {MOST} bytes", path.display())));
+/// Keys are only added within a major version, so another one means another meaning.
+fn check_version<T>(path: &Path, found: Option<&str>, saved: &Saved<T>) -> Result<(), CliError> {
+    let major = |v: &str| v.split('.').next().map(str::to_owned);
+    let path = path.display();
+    match found {
+        Some(version) if major(version) == major(saved.known) => Ok(()),
+        Some(version) => {
+            Err(CliError::failed(format!("`{path}` has format version {version}; this Drover reads {}", saved.known))
+                .hint("use the Drover that wrote it, or write it anew"))
+        }
+        None => Err(CliError::failed(format!("`{path}` has no `formatVersion`")).hint(saved.hint)),
     }
-    Ok(text)
 }
 
 /// The engine with threads of its own, for commands that talk to hosts.

@@ -73,7 +73,12 @@ impl Runner {
         let read = tokio::task::spawn_blocking(move || {
             let tree = mirror.tree(&id, &path)?;
             let revision = Revision { commit: Some(id), base: None, path: mirror.url().to_string() };
-            Ok::<_, GitError>(load(&tree, revision, &Limits::default()))
+            let mut loaded = load(&tree, revision, &Limits::default());
+            // It is kept until the next commit.
+            if let Some(desired) = &mut loaded.desired {
+                desired.resources.pack();
+            }
+            Ok::<_, GitError>(loaded)
         })
         .await;
         match read {

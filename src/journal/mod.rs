@@ -44,7 +44,7 @@ pub trait Journal: Send + Sync {
 }
 
 /// Why the journal could not be read or written.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[error("the journal {path}: {why}")]
 pub struct JournalError {
     /// Its path.

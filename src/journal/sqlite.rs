@@ -2,10 +2,11 @@
 //! so (write-ahead log, an fsync at each commit), tells a damaged file from an empty one, can be read beside a running
 //! daemon, and can be opened by anybody with `sqlite3`.
 //!
-//! *Guarantees*: each write has reached the disk when it returns; a write that fails leaves the file as it was. After a
+//! *Guarantees*: each write has reached the disk when it returns (records of steps that run at once share one commit); a write that fails leaves the file as it was. After a
 //! failed write the connection is given up and the file is read anew, because after a failed fsync nothing that is in
 //! memory can be trusted. A file that is damaged, or that is not a journal, is never emptied or overwritten.
 
+use self::group::Group;
 use super::{InDoubt, Journal, JournalError, Outcome, PassRecord, StepRecord};
 use crate::plan::{Plan, Step};
 use jiff::Timestamp;
@@ -64,6 +65,29 @@ pub struct Sqlite {
     read_only: bool,
     /// `None` after a failed write, until the next call opens the file anew.
     connection: Mutex<Option<Connection>>,
+    group: Group<Record, JournalError>,
+}
+
+/// What steps that run at once have written together.
+#[derive(Debug)]
+enum Record {
+    /// A step is about to act.
+    Intent(Intent),
+    /// A step ended.
+    End { pass: i64, id: String, outcome: Outcome, now: Timestamp },
+}
+
+/// The record of a step that is about to act.
+#[derive(Debug)]
+struct Intent {
+    pass: i64,
+    id: String,
+    action: &'static str,
+    resource: String,
+    summary: String,
+    now: String,
+    body: String,
+    seal: String,
 }
 
 /// What went wrong inside one call.
@@ -86,7 +110,8 @@ impl Sqlite {
     /// file's structure. Blocks; a second writer is kept away by the daemon's own lock, not here.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, JournalError> {
         let path = path.into();
-        let journal = Self { path, keep: KEEP_PASSES, read_only: false, connection: Mutex::new(None) };
+        let journal =
+            Self { path, keep: KEEP_PASSES, read_only: false, connection: Mutex::new(None), group: Group::default() };
         if !journal.path.exists() {
             create(&journal.path).map_err(|why| journal.error(why))?;
         }
@@ -104,7 +129,8 @@ impl Sqlite {
     /// Opens the journal at `path` for reading, also beside a running daemon. Writes fail.
     pub fn open_read_only(path: impl Into<PathBuf>) -> Result<Self, JournalError> {
         let path = path.into();
-        let journal = Self { path, keep: KEEP_PASSES, read_only: true, connection: Mutex::new(None) };
+        let journal =
+            Self { path, keep: KEEP_PASSES, read_only: true, connection: Mutex::new(None), group: Group::default() };
         let connection = journal.connect()?;
         *journal.connection.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection);
         Ok(journal)
@@ -256,6 +282,26 @@ impl Sqlite {
         attempt().map_err(|trouble| self.explain(what, trouble))
     }
 
+    /// Has a record written in one transaction with what other threads record at the same time.
+    fn record(&self, what: &str, record: Record) -> Result<(), JournalError> {
+        let written = self.group.write(record, |records| {
+            let all = self.write(what, |t| {
+                let mut results = Vec::with_capacity(records.len());
+                for record in &records {
+                    results.push(match record.write(t) {
+                        // Found before anything of this record was written: it does not stand in the way of the others.
+                        Err(Trouble::Wrong(why)) => Err(self.error(why)),
+                        Err(trouble) => return Err(trouble),
+                        Ok(()) => Ok(()),
+                    });
+                }
+                Ok(results)
+            });
+            all.unwrap_or_else(|e| records.iter().map(|_| Err(e.clone())).collect())
+        });
+        written.unwrap_or_else(|| Err(self.error(format!("{what} failed: the thread that wrote it ended early"))))
+    }
+
     fn record_end(
         transaction: &Transaction<'_>,
         pass: i64,
@@ -272,6 +318,44 @@ impl Sqlite {
             1 => Ok(()),
             _ => Err(Trouble::Wrong(format!("has no step `{step}` in pass {pass}"))),
         }
+    }
+}
+
+impl Record {
+    /// Writes it; what is [`Trouble::Wrong`] with it is found before anything is written.
+    fn write(&self, t: &Transaction<'_>) -> Result<(), Trouble> {
+        let intent = match self {
+            Self::Intent(intent) => intent,
+            Self::End { pass, id, outcome, now } => return Sqlite::record_end(t, *pass, id, outcome, *now),
+        };
+        let Intent { pass, id, action, resource, summary, now, body, seal } = intent;
+        let known: Option<i64> = t
+            .prepare_cached("SELECT pass FROM passes WHERE pass = ?1")?
+            .query_row([pass], |row| row.get(0))
+            .optional()?;
+        if known.is_none() {
+            return Err(Trouble::Wrong(format!("has no pass {pass}")));
+        }
+        t.prepare_cached(
+            "UPDATE steps SET finished_at = ?3, outcome = ?4, body = NULL, seal = NULL
+             WHERE id = ?2 AND pass <> ?1 AND started_at IS NOT NULL AND outcome IS NULL",
+        )?
+        .execute(params![pass, id, now, to_json(&Outcome::Interrupted)?])?;
+        let planned = t
+            .prepare_cached(
+                "UPDATE steps SET started_at = ?3, body = ?4, seal = ?5, finished_at = NULL, outcome = NULL
+                 WHERE pass = ?1 AND id = ?2",
+            )?
+            .execute(params![pass, id, now, body, seal])?;
+        if planned == 0 {
+            // Its place is behind all others. Counting them takes a look at each, so not for every step.
+            t.prepare_cached(
+                "INSERT INTO steps (pass, id, position, action, resource, summary, started_at, body, seal)
+                 VALUES (?1, ?2, (SELECT COUNT(*) FROM steps WHERE pass = ?1), ?3, ?4, ?5, ?6, ?7, ?8)",
+            )?
+            .execute(params![pass, id, action, resource, summary, now, body, seal])?;
+        }
+        Ok(())
     }
 }
 
@@ -373,43 +457,27 @@ impl Journal for Sqlite {
     }
 
     fn started(&self, pass: i64, step: &Step, now: Timestamp) -> Result<(), JournalError> {
+        let what = "recording the start of a step";
+        let body = to_json(step).map_err(|trouble| self.explain(what, trouble))?;
         let now = now.to_string();
-        self.write("recording the start of a step", |t| {
-            let known: Option<i64> = t
-                .prepare_cached("SELECT pass FROM passes WHERE pass = ?1")?
-                .query_row([pass], |row| row.get(0))
-                .optional()?;
-            if known.is_none() {
-                return Err(Trouble::Wrong(format!("has no pass {pass}")));
-            }
-            t.prepare_cached(
-                "UPDATE steps SET finished_at = ?3, outcome = ?4, body = NULL, seal = NULL
-                 WHERE id = ?2 AND pass <> ?1 AND started_at IS NOT NULL AND outcome IS NULL",
-            )?
-            .execute(params![pass, step.id, now, to_json(&Outcome::Interrupted)?])?;
-            let body = to_json(step)?;
-            t.prepare_cached(
-                "INSERT INTO steps (pass, id, position, action, resource, summary, started_at, body, seal)
-                 VALUES (?1, ?2, (SELECT COUNT(*) FROM steps WHERE pass = ?1), ?3, ?4, ?5, ?6, ?7, ?8)
-                 ON CONFLICT (pass, id) DO UPDATE SET
-                     started_at = ?6, body = ?7, seal = ?8, finished_at = NULL, outcome = NULL",
-            )?
-            .execute(params![
-                pass,
-                step.id,
-                step.action.name(),
-                step.resource.to_string(),
-                step.summary,
-                now,
-                body,
-                seal(pass, &step.id, &now, &body)
-            ])?;
-            Ok(())
-        })
+        let intent = Intent {
+            pass,
+            action: step.action.name(),
+            resource: step.resource.to_string(),
+            summary: step.summary.clone(),
+            seal: seal(pass, &step.id, &now, &body),
+            id: step.id.clone(),
+            body,
+            now,
+        };
+        self.record(what, Record::Intent(intent))
     }
 
     fn finished(&self, pass: i64, step: &str, outcome: &Outcome, now: Timestamp) -> Result<(), JournalError> {
-        self.write("recording the end of a step", |t| Self::record_end(t, pass, step, outcome, now))
+        self.record(
+            "recording the end of a step",
+            Record::End { pass, id: step.to_owned(), outcome: outcome.clone(), now },
+        )
     }
 
     fn finished_all(&self, pass: i64, steps: &[(&str, Outcome)], now: Timestamp) -> Result<(), JournalError> {
@@ -505,5 +573,6 @@ fn step_records(t: &Transaction<'_>, pass: i64) -> Result<Vec<StepRecord>, Troub
     Ok(steps)
 }
 
+mod group;
 #[cfg(test)]
 mod tests;

@@ -76,6 +76,11 @@ macro_rules! kinds {
                 !self.incomplete && !self.unusable.contains(&ResourceId::new(kind.clone(), name))
             }
 
+            /// Takes no more room than is needed from now on: a map that grew in order of its keys is half empty.
+            pub fn pack(&mut self) {
+                $(self.$field = std::mem::take(&mut self.$field).into_iter().collect();)+
+            }
+
             /// Names of the manifests of one kind, for "did you mean".
             pub fn names(&self, kind: &KindName) -> Vec<&str> {
                 $(if *kind == <$spec as Spec>::KIND { return self.$field.keys().map(String::as_str).collect(); })+

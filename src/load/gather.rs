@@ -254,6 +254,7 @@ fn examine(entry: &Entry, bytes: &[u8], limits: &Limits) -> File {
             },
         }
         documents += 1;
+        reader.said_elsewhere = file.findings.len();
     }
     if documents == 0 && reader.findings.is_empty() {
         file.findings.push(Finding::new(Code::Ignored, "the file has no document").at(Source {

@@ -108,7 +108,7 @@ impl Default for Limits {
             files: 100_000,
             total_bytes: 512 << 20,
             documents: 10_000,
-            nodes: 100_000,
+            nodes: 20_000,
             depth: 32,
             findings: 500,
         }

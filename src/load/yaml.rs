@@ -55,12 +55,18 @@ pub(super) enum Next {
 /// Reads the documents of one file.
 pub(super) struct Reader<'a> {
     file: &'a str,
+    /// What the parser was given: the file from some document on.
+    text: &'a str,
+    /// Lines of the file before that.
+    lines: u32,
     parser: Parser<'a, StrInput<'a>>,
     limits: Limits,
     documents: usize,
     over: bool,
     /// What there is to say so far.
     pub findings: Vec<Finding>,
+    /// How much was said about the file's documents elsewhere.
+    pub said_elsewhere: usize,
 }
 
 /// A node that is not complete yet.
@@ -103,27 +109,38 @@ struct Builder {
     fractions: bool,
 }
 
-/// The document cannot be read on; the finding is made.
-struct Abandon;
+/// Why a document is not read on; the finding is made.
+enum Abandon {
+    /// The parser cannot go on.
+    Broken,
+    /// The parser could, but it is enough, here.
+    Enough(Place),
+}
+
+/// A place in the file.
+#[derive(Clone, Copy)]
+struct Place {
+    /// From 1.
+    line: u32,
+    /// From 1.
+    column: u32,
+    /// Bytes before it, as far as they are known.
+    offset: Option<usize>,
+}
 
 impl<'a> Reader<'a> {
     /// Begins to read.
     pub fn new(file: &'a str, text: &'a str, limits: &Limits) -> Self {
-        let options = options! {
-            disallow_directives: true,
-            emit_unresolved_aliases: true,
-            emit_comments: false,
-            // One more than allowed, so that the finding is ours; the scanner keeps no deeper state.
-            flow_nesting_limit: limits.depth + 1,
-            block_nesting_limit: limits.depth + 1,
-        };
         Self {
             file,
-            parser: Parser::new_from_str_with_options(text, options),
+            text,
+            lines: 0,
+            parser: parser(text, limits),
             limits: *limits,
             documents: 0,
             over: false,
             findings: Vec::new(),
+            said_elsewhere: 0,
         }
     }
 
@@ -133,32 +150,41 @@ impl<'a> Reader<'a> {
             return None;
         }
         loop {
-            match self.parser.next_event() {
-                None | Some(Ok((Event::StreamEnd, _))) => return None,
-                Some(Ok((Event::DocumentStart(..), span))) => {
+            let event = self.parser.next_event()?;
+            let at = self.place(event.as_ref().map_or_else(|e| *e.marker(), |(_, span)| span.start));
+            match event {
+                Ok((Event::StreamEnd, _)) => return None,
+                // What is kept is full; reading on would only count.
+                _ if self.findings.len() + self.said_elsewhere > self.limits.findings => {
+                    let message = "the file has too many errors to go on with it".into();
+                    return Some(self.end(at, message, "mend those above first"));
+                }
+                Ok((Event::DocumentStart(..), _)) => {
                     self.documents += 1;
                     if self.documents > self.limits.documents {
-                        self.over = true;
-                        self.say(
-                            Code::Limit,
-                            span.start,
-                            format!("the file has more than {} documents", self.limits.documents),
-                            "split it into several files",
-                        );
-                        return Some(Next::Lost);
+                        let message = format!("the file has more than {} documents", self.limits.documents);
+                        return Some(self.end(at, message, "split it into several files"));
                     }
                     return Some(match self.document() {
                         Ok(next) => next,
-                        Err(Abandon) => self.recover(),
+                        Err(Abandon::Broken) => self.recover(),
+                        Err(Abandon::Enough(at)) => self.skip(at),
                     });
                 }
-                Some(Ok(_)) => {}
-                Some(Err(e)) => {
+                Ok(_) => {}
+                Err(e) => {
                     self.syntax(&e);
                     return Some(self.recover());
                 }
             }
         }
+    }
+
+    /// Ends the reading of the file.
+    fn end(&mut self, at: Place, message: String, hint: &str) -> Next {
+        self.over = true;
+        self.say(Code::Limit, at, message, hint);
+        Next::Lost
     }
 
     /// Goes on after a document that cannot be read.
@@ -168,6 +194,30 @@ impl<'a> Reader<'a> {
             self.over = true;
         }
         Next::Lost
+    }
+
+    /// Goes on after a document of which enough was seen. What is left of it is not parsed: `---` at the beginning of a line
+    /// begins a document whatever it stands in (YAML 1.2.2, rule 206, `c-forbidden`).
+    fn skip(&mut self, from: Place) -> Next {
+        let rest = from.offset.and_then(|offset| self.text.get(offset..)).unwrap_or_default();
+        match next_separator(rest) {
+            None => self.over = true,
+            Some((offset, lines)) => {
+                self.text = &rest[offset..];
+                self.lines = from.line - 1 + number(lines);
+                self.parser = parser(self.text, &self.limits);
+            }
+        }
+        Next::Lost
+    }
+
+    /// The place in the file of a place in what the parser was given.
+    fn place(&self, at: Marker) -> Place {
+        Place {
+            line: self.lines.saturating_add(number(at.line())),
+            column: number(at.col() + 1),
+            offset: at.byte_offset(),
+        }
     }
 
     fn document(&mut self) -> Result<Next, Abandon> {
@@ -183,14 +233,14 @@ impl<'a> Reader<'a> {
         };
         loop {
             let (event, span) = match self.parser.next_event() {
-                None => return Err(Abandon),
+                None => return Err(Abandon::Broken),
                 Some(Err(e)) => {
                     self.syntax(&e);
-                    return Err(Abandon);
+                    return Err(Abandon::Broken);
                 }
                 Some(Ok(next)) => next,
             };
-            let at = span.start;
+            let at = self.place(span.start);
             if doc.marks.len() >= FINDINGS_PER_DOCUMENT {
                 self.say(
                     Code::Limit,
@@ -198,7 +248,7 @@ impl<'a> Reader<'a> {
                     "the document has too many errors to go on with it".into(),
                     "mend those above first",
                 );
-                return Err(Abandon);
+                return Err(Abandon::Enough(at));
             }
             match event {
                 Event::Scalar(text, style, anchor, tag) => {
@@ -236,7 +286,7 @@ impl<'a> Reader<'a> {
                         "write the value out",
                     );
                     if doc.wants_key() {
-                        return Err(Abandon);
+                        return Err(Abandon::Enough(at));
                     }
                     let slot = self.open(&mut doc, at)?;
                     doc.place(&slot, at);
@@ -245,7 +295,7 @@ impl<'a> Reader<'a> {
                 Event::SequenceStart(_, anchor, tag) | Event::MappingStart(_, anchor, tag) if doc.wants_key() => {
                     self.properties(&mut doc, at, anchor, tag.is_some());
                     self.say(Code::Forbidden, at, "a key is a list or a mapping".into(), "write a key of plain text");
-                    return Err(Abandon);
+                    return Err(Abandon::Enough(at));
                 }
                 Event::SequenceStart(_, anchor, tag) => {
                     self.properties(&mut doc, at, anchor, tag.is_some());
@@ -263,7 +313,7 @@ impl<'a> Reader<'a> {
                     let value = match doc.stack.pop().map(|f| f.node) {
                         Some(Open::Sequence(items)) => Value::Array(items),
                         Some(Open::Mapping { map, .. }) => Value::Object(map),
-                        None => return Err(Abandon),
+                        None => return Err(Abandon::Broken),
                     };
                     self.close(&mut doc, value);
                 }
@@ -288,7 +338,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Refuses anchors and tags.
-    fn properties(&mut self, doc: &mut Builder, at: Marker, anchor: usize, tag: bool) {
+    fn properties(&mut self, doc: &mut Builder, at: Place, anchor: usize, tag: bool) {
         if anchor != 0 {
             self.mark(
                 doc,
@@ -310,7 +360,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Takes a scalar as the next key.
-    fn key(&mut self, doc: &mut Builder, at: Marker, text: String, plain: bool) {
+    fn key(&mut self, doc: &mut Builder, at: Place, text: String, plain: bool) {
         if plain && text == "<<" {
             self.mark(doc, Code::Forbidden, at, "merge keys are not used in manifests".into(), "write the fields out");
         } else if plain && !matches!(resolve(&text), Plain::Text) {
@@ -322,7 +372,7 @@ impl<'a> Reader<'a> {
                 "put it in quotes",
             );
         }
-        let (line, column) = (number(at.line()), number(at.col() + 1));
+        let Place { line, column, .. } = at;
         if let Some(Frame { node: Open::Mapping { key, .. }, pointer }) = doc.stack.last_mut() {
             let pointer = pointer.key(&text);
             doc.keys.push((pointer, line, column));
@@ -331,7 +381,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Types a plain scalar; `None` for text.
-    fn plain(&mut self, doc: &mut Builder, at: Marker, text: &str) -> Option<Value> {
+    fn plain(&mut self, doc: &mut Builder, at: Place, text: &str) -> Option<Value> {
         match resolve(text) {
             Plain::Text => None,
             Plain::Value(value) => {
@@ -353,7 +403,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Finds the place for the next node, and counts it.
-    fn open(&mut self, doc: &mut Builder, at: Marker) -> Result<Slot, Abandon> {
+    fn open(&mut self, doc: &mut Builder, at: Place) -> Result<Slot, Abandon> {
         doc.nodes += 1;
         if doc.nodes > self.limits.nodes {
             let limit = self.limits.nodes;
@@ -363,7 +413,7 @@ impl<'a> Reader<'a> {
                 format!("the document has more than {limit} values"),
                 "split it into several documents",
             );
-            return Err(Abandon);
+            return Err(Abandon::Enough(at));
         }
         if doc.stack.len() >= self.limits.depth {
             let limit = self.limits.depth;
@@ -373,11 +423,11 @@ impl<'a> Reader<'a> {
                 format!("the document is nested more than {limit} deep"),
                 "no manifest is nested so deeply",
             );
-            return Err(Abandon);
+            return Err(Abandon::Enough(at));
         }
         Ok(match doc.stack.last() {
             None => {
-                doc.start = (number(at.line()), number(at.col() + 1));
+                doc.start = (at.line, at.column);
                 Slot { pointer: Pointer::ROOT, key: None }
             }
             Some(Frame { node: Open::Sequence(items), pointer }) => {
@@ -420,7 +470,7 @@ impl<'a> Reader<'a> {
     }
 
     fn syntax(&mut self, error: &granit_parser::ScanError) {
-        let at = *error.marker();
+        let at = self.place(*error.marker());
         let (code, message, hint) = match error.kind() {
             ErrorKind::DirectiveDisallowed => (
                 Code::Forbidden,
@@ -447,19 +497,46 @@ impl<'a> Reader<'a> {
     }
 
     /// Says something about the document, which then is not of use.
-    fn mark(&mut self, doc: &mut Builder, code: Code, at: Marker, message: String, hint: &str) {
-        doc.marks.push((number(at.line()), number(at.col() + 1)));
+    fn mark(&mut self, doc: &mut Builder, code: Code, at: Place, message: String, hint: &str) {
+        doc.marks.push((at.line, at.column));
         self.say(code, at, message, hint);
     }
 
-    fn say(&mut self, code: Code, at: Marker, message: String, hint: &str) {
-        let source = self.source(number(at.line()), number(at.col() + 1));
+    fn say(&mut self, code: Code, at: Place, message: String, hint: &str) {
+        let source = self.source(at.line, at.column);
         self.findings.push(Finding::new(code, message).at(source).hint(hint));
     }
 
     fn source(&self, line: u32, column: u32) -> Source {
         Source { file: self.file.to_owned(), line, column }
     }
+}
+
+/// A parser for what the limits allow.
+fn parser<'a>(text: &'a str, limits: &Limits) -> Parser<'a, StrInput<'a>> {
+    let options = options! {
+        disallow_directives: true,
+        emit_unresolved_aliases: true,
+        emit_comments: false,
+        // One more than allowed, so that the finding is ours; the scanner keeps no deeper state.
+        flow_nesting_limit: limits.depth + 1,
+        block_nesting_limit: limits.depth + 1,
+    };
+    Parser::new_from_str_with_options(text, options)
+}
+
+/// The next line that begins a document: the bytes and the line breaks before it.
+fn next_separator(text: &str) -> Option<(usize, usize)> {
+    let bytes = text.as_bytes();
+    let breaks = |i: &usize| bytes[*i] == b'\n' || bytes[*i] == b'\r' && bytes.get(i + 1) != Some(&b'\n');
+    let begins = |line: &[u8]| {
+        line.strip_prefix(b"---").is_some_and(|rest| rest.first().is_none_or(|b| b.is_ascii_whitespace()))
+    };
+    (0..bytes.len())
+        .filter(breaks)
+        .enumerate()
+        .find(|(_, i)| begins(&bytes[i + 1..]))
+        .map(|(lines, i)| (i + 1, lines + 1))
 }
 
 impl Builder {
@@ -469,8 +546,8 @@ impl Builder {
     }
 
     /// Notes where a value stands.
-    fn place(&mut self, slot: &Slot, at: Marker) {
-        let own = (number(at.line()), number(at.col() + 1));
+    fn place(&mut self, slot: &Slot, at: Place) {
+        let own = (at.line, at.column);
         let (line, column) = slot.key.filter(|key| key.0 < own.0).unwrap_or(own);
         self.positions.push((slot.pointer, line, column));
     }
@@ -585,6 +662,32 @@ mod tests {
         assert_eq!(count("[1, 2, 3, 4, 5]"), [Code::Limit]);
         assert_eq!(count("--- 1\n--- 2\n"), []);
         assert_eq!(count("--- 1\n--- 2\n--- 3\n--- [\n"), [Code::Limit]);
+    }
+
+    #[test]
+    fn after_a_limit_the_next_document_is_read_and_has_its_own_place() {
+        let limits = Limits { nodes: 5, ..Limits::default() };
+        let many = "[1, 2, 3,\n4, 5]\nb: {}\n";
+        for (text, place) in [
+            (format!("{many}--- text\n---\nc: d\n"), (6, 1)),
+            (format!("# é\n---\n{many}---\nc: d\n"), (7, 1)),
+            (format!("{many} ---\n---x\n...\n---\nc: d\n"), (8, 1)),
+            (format!("{many}--- |\n a\n---\tc\n---\nc: d\n").replace('\n', "\r\n"), (8, 1)),
+            (format!("{many}--- {many}---\nc: d\n").replace('\n', "\r"), (8, 1)),
+        ] {
+            let mut reader = Reader::new("a.yaml", &text, &limits);
+            let mut last = None;
+            while let Some(next) = reader.next_document() {
+                if let Next::Document(d) = next {
+                    last = Some((d.value, (d.line, d.column)));
+                }
+            }
+            assert_eq!(last, Some((json!({"c": "d"}), place)), "{text:?}: {:?}", reader.findings);
+            assert_eq!(reader.findings[0].code, Code::Limit);
+        }
+        let text = format!("{many}rest: ---\n");
+        let mut reader = Reader::new("a.yaml", &text, &limits);
+        assert!(matches!(reader.next_document(), Some(Next::Lost)) && reader.next_document().is_none());
     }
 
     fn trees() -> impl Strategy<Value = Value> {

@@ -147,14 +147,32 @@ fn size_is_bounded() {
 #[test]
 fn many_errors_in_one_document_stay_few_findings() {
     let head = "apiVersion: drover/v1alpha1\nkind: VirtualMachine\nmetadata: {name: a}\nspec:\n";
-    let fields: String = (0..90_000).map(|i| format!("  f{i}: 1\n")).collect();
-    refused("90,000 unknown fields", format!("{head}{fields}"), &[Code::UnknownField]);
-    let disks = "    - {x: 1}\n".repeat(45_000);
-    refused("45,000 wrong disks", format!("{head}  disks:\n{disks}"), &[Code::UnknownField]);
-    let patches = "    - {}\n".repeat(90_000);
-    refused("90,000 wrong patches", format!("{head}  xmlPatches:\n{patches}"), &[Code::MissingField]);
+    let fields: String = (0..19_000).map(|i| format!("  f{i}: 1\n")).collect();
+    refused("19,000 unknown fields", format!("{head}{fields}"), &[Code::UnknownField]);
+    let disks = "    - {x: 1}\n".repeat(9_500);
+    refused("9,500 wrong disks", format!("{head}  disks:\n{disks}"), &[Code::UnknownField]);
+    let patches = "    - {}\n".repeat(19_000);
+    refused("19,000 wrong patches", format!("{head}  xmlPatches:\n{patches}"), &[Code::MissingField]);
     let twice = "  a: 1\n".repeat(90_000);
     refused("one key 90,000 times", format!("{head}{twice}"), &[Code::DuplicateKey]);
+}
+
+#[test]
+fn a_file_of_errors_is_read_until_there_are_as_many_as_are_kept() {
+    let limits = Limits { findings: 10, ..Limits::default() };
+    let said = |documents: usize, text: &str| {
+        let tree = MemoryTree::new().with("a.yaml", text.repeat(documents));
+        let loaded = load(&tree, Revision::default(), &limits);
+        loaded.findings.last().map(|f| f.message.clone()).unwrap_or_default()
+    };
+    for text in ["---\na: 1\n", "---\n[\n"] {
+        assert!(!said(10, text).starts_with("and "), "all are kept");
+        assert_eq!(
+            said(10_000, text),
+            "and 2 more errors",
+            "{text:?}: the first that is not kept, and that it ends there"
+        );
+    }
 }
 
 #[test]
@@ -456,7 +474,7 @@ fn heavy(case: usize) -> Option<String> {
     let head = "apiVersion: drover/v1alpha1\nkind: VirtualMachine\nmetadata: {name: a}\nspec:\n";
     Some(match case {
         0 => format!("{head}  disks:\n{}", "    - {x: 1}\n".repeat(45_000)),
-        1 => format!("{head}  xmlPatches:\n{}", "    - {}\n".repeat(90_000)),
+        1 => format!("{head}  xmlPatches:\n{}", "    - {}\n".repeat(19_000)),
         2 => (0..90_000).map(|i| format!("k{i}: [1]\n")).collect(),
         3 => format!("a: {}\n", "x".repeat((4 << 20) - 10)),
         4 => "---\na: 1\n".repeat(200_000),

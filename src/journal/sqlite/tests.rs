@@ -34,6 +34,30 @@ fn what_was_started_is_in_doubt_after_a_restart() {
 }
 
 #[test]
+fn records_written_at_once_are_each_there_when_their_call_returns() {
+    let (_folder, path) = fresh();
+    let journal = Sqlite::open(&path).unwrap();
+    let steps: Vec<_> = (0..40).map(|i| step(&format!("s{i}"))).collect();
+    let pass = journal.begin(&plan(steps.clone()), at(1)).unwrap();
+    std::thread::scope(|scope| {
+        for step in &steps {
+            let (journal, path) = (&journal, &path);
+            scope.spawn(move || {
+                let others = Sqlite::open_read_only(path).unwrap();
+                let in_doubt = || others.in_doubt().unwrap().iter().any(|d| d.step.id == step.id);
+                journal.started(pass, step, at(2)).unwrap();
+                assert!(in_doubt(), "{}", step.id);
+                let wrong = journal.finished(pass, &format!("no-{}", step.id), &Outcome::Done, at(3)).unwrap_err();
+                assert!(wrong.why.contains(&format!("no step `no-{}`", step.id)), "{wrong}");
+                journal.finished(pass, &step.id, &Outcome::Done, at(3)).unwrap();
+                assert!(!in_doubt(), "{}", step.id);
+            });
+        }
+    });
+    assert_eq!(journal.history(1).unwrap()[0].steps.len(), 40);
+}
+
+#[test]
 fn can_be_read_beside_a_writer() {
     let (_folder, path) = fresh();
     assert!(Sqlite::open_read_only(&path).unwrap_err().why.contains("no pass was recorded"));
