@@ -157,6 +157,8 @@ impl Daemon {
         }
         self.status.send_modify(|s| {
             s.current = None;
+            // Whoever looks now sees no pass that executes without being there.
+            s.phase = Phase::Idle;
             s.failures = failures;
             s.last = Some(LastPass {
                 commit,
