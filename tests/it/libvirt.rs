@@ -3,6 +3,7 @@
 mod driver;
 mod events;
 mod moves;
+mod reach;
 mod ways;
 
 use drover::action::{Action, MachineAction};

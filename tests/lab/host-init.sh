@@ -88,6 +88,10 @@ StrictModes no
 PidFile /run/sshd.pid
 MaxStartups 100
 S
+# OpenSSH 9.8 and later shut out, for 15 seconds and more, an address that often hangs up before it is let in, which is what
+# programs that are killed do; here all of them have one address. Older ones do not know the word.
+penalties=$(/usr/sbin/sshd -T 2>/dev/null | grep -i '^persourcepenalties') || true
+[ -z "$penalties" ] || echo 'PerSourcePenalties no' >>/etc/ssh/sshd_config
 cat >/etc/ssh/ssh_config <<S
 Host *
   IdentityFile $state/ssh/client_key

@@ -10,7 +10,7 @@ use super::{Options, ffi};
 use crate::kind::host::{Connection, HostSpec, Transport, parse_uri};
 use std::collections::BTreeMap;
 use std::net::{TcpStream, ToSocketAddrs};
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, oneshot};
@@ -74,6 +74,8 @@ pub(super) struct Host {
     access: Access,
     cached: Mutex<Cached>,
     hung: Arc<AtomicUsize>,
+    /// The last connection over SSH was waited for in vain.
+    silent: AtomicBool,
 }
 
 enum Cached {
@@ -122,6 +124,7 @@ impl Host {
             access,
             cached: Mutex::new(Cached::Nothing),
             hung: Arc::new(AtomicUsize::new(0)),
+            silent: AtomicBool::new(false),
         }
     }
 
@@ -223,26 +226,37 @@ impl Host {
         let connection = parse_uri(&self.spec.uri).map_err(|e| unreachable(e.to_string()))?;
         let uri = full_uri(&connection, &self.options);
         let (access, deadline) = (self.access, deadline.min(self.options.connect_deadline));
-        let probe = self.options.probe_ports;
-        self.on_thread("connect", deadline, move || {
-            if probe && let Some(port) = port(&connection) {
-                reach(&connection, port, deadline)?;
+        // OpenSSH 9.8 and later shut out an address that keeps connecting without logging in (sshd_config(5),
+        // PerSourcePenalties), so an ssh server is probed only after it has once let the deadline pass.
+        let is_ssh = connection.transport == Transport::Ssh;
+        let probe = self.options.probe_ports && (!is_ssh || self.silent.load(Ordering::Acquire));
+        let answer = self
+            .on_thread("connect", deadline, move || {
+                if probe && let Some(port) = port(&connection) {
+                    reach(&connection, port, deadline)?;
+                }
+                ffi::initialise();
+                keep_test_driver(&connection);
+                let connect = match access {
+                    Access::ReadOnly => Connect::open_read_only(Some(&uri)),
+                    Access::Full => Connect::open(Some(&uri)),
+                }
+                .during("connect")?;
+                if connection.driver != "test" {
+                    // A driver in this process, or a daemon older than keepalive, has none; the deadlines do without.
+                    let _ = connect.set_keep_alive(KEEPALIVE_INTERVAL_SECONDS, KEEPALIVE_COUNT);
+                }
+                Ok(Arc::new(Session::new(connect)))
+            })
+            .await;
+        if is_ssh {
+            match &answer {
+                Ok(_) => self.silent.store(false, Ordering::Release),
+                Err(Fault::Hung { .. }) => self.silent.store(true, Ordering::Release),
+                Err(_) => {}
             }
-            ffi::initialise();
-            keep_test_driver(&connection);
-            let connect = match access {
-                Access::ReadOnly => Connect::open_read_only(Some(&uri)),
-                Access::Full => Connect::open(Some(&uri)),
-            }
-            .during("connect")?;
-            if connection.driver != "test" {
-                // A driver in this process, or a daemon older than keepalive, has none; the deadlines do without.
-                let _ = connect.set_keep_alive(KEEPALIVE_INTERVAL_SECONDS, KEEPALIVE_COUNT);
-            }
-            Ok(Arc::new(Session::new(connect)))
-        })
-        .await
-        .map_err(|fault| match fault {
+        }
+        answer.map_err(|fault| match fault {
             Fault::Libvirt { message, .. } => unreachable(message),
             Fault::Hung { after, .. } => unreachable(format!("no connection within {:.1} s", after.as_secs_f64())),
             other => other,

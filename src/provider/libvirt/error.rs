@@ -188,6 +188,16 @@ const HINTS: &[(Option<sys::virErrorNumber>, &str, &str)] = &[
     ),
     (None, "no space left", "make room in the pool"),
     (None, "host key", "add the host's key to the known hosts of the user that Drover runs as"),
+    (
+        None,
+        "kex_exchange_identification",
+        "the host's SSH server hangs up on this address: see its log, and MaxStartups and PerSourcePenalties in sshd_config(5)",
+    ),
+    (
+        None,
+        "not allowed at this time",
+        "the host's SSH server shuts this address out for a while: see PerSourcePenalties in sshd_config(5)",
+    ),
     (None, "permission denied (", "the host does not accept Drover's SSH key"),
     (Some(sys::VIR_ERR_AUTH_FAILED), "", "check the credentials that Drover connects with"),
     (

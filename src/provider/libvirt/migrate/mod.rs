@@ -21,7 +21,7 @@ use super::domain::{self, word};
 use super::error::{During, Fault};
 use super::{ffi, volume};
 use crate::action::{AtTimeout, Migration, MigrationWay, Tuning};
-use crate::kind::host::parse_uri;
+use crate::kind::host::{Transport, parse_uri};
 use crate::observed::{DomainState, Progress};
 use crate::provider::{ActError, Look, StepCtx};
 use follow::Followed;
@@ -284,6 +284,10 @@ fn tune(
 /// the source may be on another network.
 async fn probe_destination(m: &Migration) -> Result<(), ActError> {
     let Ok(connection) = parse_uri(&m.destination_uri) else { return Ok(()) };
+    if connection.transport == Transport::Ssh {
+        // ssh says so itself, and its server holds connections that come to nothing against whoever makes them.
+        return Ok(());
+    }
     let Some(port) = super::connect::port(&connection) else { return Ok(()) };
     let host = connection.host.trim_start_matches('[').trim_end_matches(']').to_owned();
     let attempt = tokio::net::TcpStream::connect((host.as_str(), port));
