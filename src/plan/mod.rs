@@ -7,6 +7,7 @@ mod guard;
 mod types;
 
 pub use draft::{Context, DraftId, Drafts, Fact, StepDraft};
+pub use guard::closed;
 pub use types::*;
 
 use crate::finding::{self, Code, Finding};

@@ -1,8 +1,9 @@
 //! `MigrationPolicy`: how machines move.
 
+mod apply;
 mod spec;
 
 pub use spec::{
-    AutoConverge, Compression, CopyStorage, MigrationPolicySpec, Mode, ParallelConnections, PostCopy, RaiseDowntime,
-    Throttle, Timeout, TimeoutAction, Transport,
+    AutoConverge, Compression, Control, CopyStorage, MigrationPolicySpec, Mode, ParallelConnections, PostCopy,
+    RaiseDowntime, Throttle, Timeout, TimeoutAction, Transport,
 };

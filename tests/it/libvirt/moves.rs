@@ -181,6 +181,7 @@ async fn pool(writer: &Writer, host: &str, pool: &str, path: &str) -> String {
 
 fn copied(guest: &Guest, mib: u64) -> MigratedVolume {
     MigratedVolume {
+        backing: None,
         target: "vda".into(),
         pool: "local".into(),
         volume: format!("{}.img", guest.name()),
