@@ -1,5 +1,6 @@
 //! The fields of a MigrationPolicy, each with libvirt's parameter for it, and its rules.
 
+use super::prechecks::{self, Prechecks};
 use crate::finding::{Code, Finding};
 use crate::kind::{Resources, Spec};
 use crate::model::{KindName, Manifest, Rate, Span};
@@ -51,6 +52,11 @@ pub struct MigrationPolicySpec {
     pub delete_source_copies: bool,
     /// When to give up, and what then.
     pub timeout: Timeout,
+    /// What happens where a precheck is not passed, by its name: `Ignore`, `Warn`, `Block`, or `Require` (what could not be
+    /// read holds the move back as well). docs/prechecks.md lists them with what each does by itself; those that keep data
+    /// from being lost and machines from running twice can only be made stricter.
+    #[serde(skip_serializing_if = "Prechecks::is_empty")]
+    pub prechecks: Prechecks,
 }
 
 impl Default for MigrationPolicySpec {
@@ -71,6 +77,7 @@ impl Default for MigrationPolicySpec {
             synchronous_writes: false,
             delete_source_copies: false,
             timeout: Timeout::default(),
+            prechecks: Prechecks::default(),
         }
     }
 }
@@ -243,6 +250,7 @@ impl Spec for MigrationPolicySpec {
 
     fn check(manifest: &Manifest<Self>, _all: &Resources, findings: &mut Vec<Finding>) {
         let spec = &manifest.spec;
+        prechecks::check(manifest, findings);
         if spec.timeout.after.0 == 0 {
             findings.push(
                 Finding::new(Code::WrongValue, "a time-out of zero would abort every migration")
