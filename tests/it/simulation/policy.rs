@@ -4,7 +4,8 @@ use super::converge::{converge, plan_for, steps};
 use super::guards::fleet;
 use super::scenario::{HOSTS, desired};
 use super::support::{Run, migration, now, paused, running, step, world};
-use drover::action::{Action, MachineAction, MigrationWay, Order};
+use drover::action::{Action, MachineAction, Migration, MigrationWay, Order};
+use drover::execute::Event;
 use drover::finding::Code;
 use drover::journal::{Journal, Memory, Outcome};
 use drover::kind::migration_policy::{CopyStorage, MigrationPolicySpec};
@@ -12,7 +13,7 @@ use drover::kind::settings::{SyncWindow, WindowKind};
 use drover::kind::{Resources, orders};
 use drover::model::{Rate, Span};
 use drover::plan::Plan;
-use drover::provider::simulator::World;
+use drover::provider::simulator::{Call, Effect, Fault, World};
 use std::sync::Arc;
 
 /// A machine whose disk is in the pool `local`, which every host has for itself, moves from the first host to the second.
@@ -119,5 +120,23 @@ fn a_migration_that_is_not_wanted_any_more_is_aborted_and_the_machine_stays() {
         assert!(error.contains("the manifest says `a` again"), "{error}");
         let found = world.find(uuid);
         assert!(found.len() == 1 && found[0].0 == "a" && found[0].1.is_active(), "{found:?}");
+    });
+}
+
+#[test]
+fn a_migration_is_tried_again_as_often_as_its_policy_says() {
+    paused(async {
+        for (retries, attempts) in [(None, 3), (Some(0), 1), (Some(4), 5)] {
+            let world = world();
+            running(&world, "a", 1).await;
+            let no = Effect::Fails { transient: true, message: "the daemon said no".into() };
+            world.inject(Fault::on(Call::Act, no).action("MigrateVirtualMachine"));
+            let run = Run::default();
+            let m = Migration { retries, ..migration(1, "a", "b", MigrationWay::Live) };
+            let moved = step("x", MachineAction::MigrateVirtualMachine(Box::new(m)), &[]);
+            run.go(&world.fleet(), vec![moved]).await.unwrap();
+            let again = run.events.lock().unwrap().iter().filter(|e| matches!(e, Event::Retrying { .. })).count();
+            assert_eq!(again + 1, attempts, "{retries:?}");
+        }
     });
 }
