@@ -9,6 +9,7 @@ mod types;
 
 pub use check::{Check, Precheck, Treatment, Verdict};
 pub use draft::{Context, DraftId, Drafts, Fact, StepDraft};
+pub use guard::closed;
 pub use types::*;
 
 use crate::finding::{self, Code, Finding};

@@ -4,9 +4,11 @@
 mod fleet;
 #[cfg(feature = "libvirt")]
 pub mod libvirt;
+mod orders;
 pub mod simulator;
 
 pub use fleet::{ReadFleet, WriteFleet};
+pub use orders::{Orders, StepOrders};
 
 use crate::action::Action;
 use crate::observed::{HostState, Progress, Reading};
@@ -79,6 +81,8 @@ pub struct StepCtx {
     pub cancel: CancellationToken,
     /// Takes progress.
     pub progress: Arc<dyn Fn(Progress) + Send + Sync>,
+    /// What a newer commit says to this step while it runs.
+    pub orders: StepOrders,
 }
 
 /// Why an action failed.

@@ -2,6 +2,7 @@
 
 use super::prechecks::{self, Prechecks};
 use crate::finding::{Code, Finding};
+use crate::kind::settings::{SyncWindow, check_windows};
 use crate::kind::{Resources, Spec};
 use crate::model::{KindName, Manifest, Rate, Span};
 use schemars::JsonSchema;
@@ -50,8 +51,23 @@ pub struct MigrationPolicySpec {
     /// Delete the source's disks after they were copied and the machine runs at the destination. Otherwise they stay,
     /// and the plan names them.
     pub delete_source_copies: bool,
+    /// Only these disks are copied, by their names in the manifest or their targets (`vda`;
+    /// `VIR_MIGRATE_PARAM_MIGRATE_DISKS`). A machine that has another disk on storage that the hosts do not share is not
+    /// moved. Every disk that needs it where not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub copy_disks: Option<Vec<String>>,
     /// When to give up, and what then.
     pub timeout: Timeout,
+    /// Who drives the move: the source's libvirt daemon (`VIR_MIGRATE_PEER2PEER`), or Drover (`virDomainMigrate3`).
+    pub control: Control,
+    /// So many further attempts after one that failed, was aborted at its time-out included, and left the machine where it
+    /// was. Failures that pass by themselves are tried again twice where not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 20))]
+    pub retries: Option<u32>,
+    /// When machines with this policy may move, beside the `syncWindows` of Settings; any time where none is given.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub windows: Vec<SyncWindow>,
     /// What happens where a precheck is not passed, by its name: `Ignore`, `Warn`, `Block`, or `Require` (what could not be
     /// read holds the move back as well). docs/prechecks.md lists them with what each does by itself; those that keep data
     /// from being lost and machines from running twice can only be made stricter.
@@ -76,7 +92,11 @@ impl Default for MigrationPolicySpec {
             copy_storage: CopyStorage::None,
             synchronous_writes: false,
             delete_source_copies: false,
+            copy_disks: None,
             timeout: Timeout::default(),
+            control: Control::Auto,
+            retries: None,
+            windows: Vec::new(),
             prechecks: Prechecks::default(),
         }
     }
@@ -212,8 +232,23 @@ pub enum CopyStorage {
     /// The move is refused.
     #[default]
     None,
-    /// They are copied in full.
+    /// They are copied in full (`VIR_MIGRATE_NON_SHARED_DISK`); an image over a backing image becomes one image.
     All,
+    /// What lies above their backing images is copied (`VIR_MIGRATE_NON_SHARED_INC`). The destination must have the same
+    /// backing image at the same path; a disk without one is copied in full.
+    Incremental,
+}
+
+/// Who drives a move.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Control {
+    /// `PeerToPeer`; `Managed` where the source cannot reach the destination's daemon.
+    #[default]
+    Auto,
+    /// The source's daemon connects to the destination's. The move goes on when Drover stops.
+    PeerToPeer,
+    /// Drover, over its connections to both. The move is cancelled when Drover stops, and the machine stays where it is.
+    Managed,
 }
 
 /// When to give up.
@@ -274,6 +309,22 @@ impl Spec for MigrationPolicySpec {
                 "spec.postCopy",
                 "`postCopy` says neither after how long nor after how many passes to switch",
                 "give `after`, `passes`, or both",
+            );
+        }
+        if spec.control == Control::Managed && spec.transport == Transport::Tunnelled {
+            say(
+                Code::Contradiction,
+                "spec.control",
+                "only the source's daemon can tunnel a move through its connection",
+                "use `control: PeerToPeer`, or `transport: Tls`",
+            );
+        }
+        if spec.copy_disks.is_some() && spec.copy_storage == CopyStorage::None {
+            say(
+                Code::Contradiction,
+                "spec.copyDisks",
+                "`copyDisks` says which disks are copied, and `copyStorage` copies none",
+                "set `copyStorage: All` or `Incremental`, or take it out",
             );
         }
         if !spec.permanent {
@@ -398,5 +449,6 @@ impl Spec for MigrationPolicySpec {
                     .of(manifest, "spec.deleteSourceCopies"),
             );
         }
+        check_windows(manifest, "spec.windows", &spec.windows, findings);
     }
 }

@@ -27,6 +27,7 @@ pub use compare::{Difference, compare};
 pub use disks::disk_alias;
 pub use identity::{domain_name, first_name, mac, uuid};
 pub use import::{ADOPT, ADOPT_ON_CHANGE, Imported, import, manifest_name};
+pub use plan::order;
 pub use render::render;
 pub use spec::*;
 pub use storage::{DiskSource, VolumeWish, disk_path, volume_name, volumes};

@@ -4,16 +4,15 @@ use super::super::precheck::{self, Move, Prechecked};
 use super::super::survey::Copy;
 use super::super::{PowerState, RestartPolicy};
 use super::{Chain, Draft, Here, MIGRATION, place};
-use crate::action::{AtTimeout, MachineAction, Migration, MigrationWay, Tuning};
+use crate::action::{MachineAction, Migration, MigrationWay};
 use crate::domain_xml;
 use crate::finding::Code;
-use crate::kind::migration_policy::{
-    AutoConverge, MigrationPolicySpec, Mode, ParallelConnections, Throttle, TimeoutAction, Transport,
-};
+use crate::kind::Resources;
+use crate::kind::migration_policy::{CopyStorage, MigrationPolicySpec, Mode};
 use crate::kind::virtual_machine::volumes;
 use crate::model::Rate;
 use crate::observed::RunState;
-use crate::plan::{Block, Check, Disruption, Drafts, Effect, Estimate, Fact, Operation};
+use crate::plan::{Block, Check, Disruption, Drafts, Effect, Estimate, Fact, Operation, closed};
 
 /// Taken for the link where neither host says its bandwidth and the policy sets no limit.
 const ASSUMED_LINK: Rate = Rate(1_000_000_000);
@@ -65,6 +64,13 @@ impl<'a> Draft<'a> {
         }
         if !was_active {
             blocks.extend(self.elsewhere(here));
+        }
+        if let Some(reason) = closed(&policy.windows, self.ctx.now) {
+            blocks.push(Block {
+                code: Code::WindowClosed,
+                reason,
+                way_out: "wait for the window, or change `windows` in the migration policy".into(),
+            });
         }
         let copied: u64 = migration.copy.iter().map(|v| v.capacity).sum();
         let copied_to: Vec<String> = migration.copy.iter().map(|v| v.to_pool.clone()).collect();
@@ -165,8 +171,8 @@ impl<'a> Draft<'a> {
         policy: &MigrationPolicySpec,
     ) -> (Migration, Vec<Check>) {
         let to = self.ctx.resources.hosts.get(target).map(|h| &h.spec);
-        let migration = to.map(|t| t.migration.clone()).unwrap_or_default();
-        let prechecked = match self.ctx.observed.host(target) {
+        let there = to.map(|t| t.migration.clone()).unwrap_or_default();
+        let Prechecked { checks, copy } = match self.ctx.observed.host(target) {
             None => {
                 let why = self.ctx.survey.unknown().get(target).map_or("it is fenced", String::as_str);
                 Prechecked { checks: precheck::unread(policy, target, why), copy: Vec::new() }
@@ -180,48 +186,24 @@ impl<'a> Draft<'a> {
                 to: target,
                 destination,
                 way,
+                starts: way == MigrationWay::Live || self.m.spec.power_state != PowerState::Stopped,
                 policy,
             }),
         };
-        let action = Migration {
-            uuid: here.domain.uuid,
-            name: here.domain.name.clone(),
-            from: here.host.into(),
-            to: target.into(),
-            way,
-            destination_uri: to.map(|t| t.migration.uri.clone().unwrap_or_else(|| t.uri.clone())).unwrap_or_default(),
-            listen_uri: migration
+        let uri = to.map(|t| t.migration.uri.clone().unwrap_or_else(|| t.uri.clone())).unwrap_or_default();
+        let mut migration = Migration {
+            listen_uri: there
                 .address
                 .as_ref()
                 .map(|a| if a.contains(':') { format!("tcp://[{a}]") } else { format!("tcp://{a}") }),
-            delete_source_copies: policy.delete_source_copies && !prechecked.copy.is_empty(),
-            copy: prechecked.copy,
-            bandwidth_mib: policy.bandwidth.map(Rate::mebibytes_per_second),
-            max_downtime_millis: policy.max_downtime.map(|d| d.0),
-            parallel: policy.parallel_connections.map(|p| match p {
-                ParallelConnections::Count(n) => n,
-                ParallelConnections::Auto(_) => {
-                    let link = self.link(here.host, target).0.div_ceil(10_000_000_000);
-                    u32::try_from(link.clamp(2, 255)).unwrap_or(2)
-                }
-            }),
-            tuning: tuning(policy),
-            auto_converge: policy.auto_converge.is_on(),
-            post_copy_after_millis: policy.post_copy.as_ref().and_then(|p| p.after).map(|after| after.0),
-            timeout_millis: policy.timeout.after.0,
+            delete_source_copies: policy.delete_source_copies && !copy.is_empty(),
+            copy,
             autostart: self.m.spec.autostart.unwrap_or(here.domain.autostart),
+            incremental: policy.copy_storage == CopyStorage::Incremental,
+            ..Migration::new(here.domain.uuid, &here.domain.name, [here.host, target], way, uri)
         };
-        (action, prechecked.checks)
-    }
-
-    /// The slower of the two hosts' links.
-    fn link(&self, from: &str, to: &str) -> Rate {
-        let of = |h: &str| self.ctx.resources.hosts.get(h).and_then(|h| h.spec.migration.bandwidth);
-        match (of(from), of(to)) {
-            (Some(a), Some(b)) => a.min(b),
-            (Some(a), None) | (None, Some(a)) => a,
-            (None, None) => ASSUMED_LINK,
-        }
+        policy.apply(link(self.ctx.resources, here.host, target), &mut migration);
+        (migration, checks)
     }
 
     fn estimate(
@@ -234,7 +216,7 @@ impl<'a> Draft<'a> {
     ) -> Estimate {
         let xml = here.domain.live_xml.as_deref().or(here.domain.persistent_xml.as_deref()).unwrap_or_default();
         let memory = if way == MigrationWay::Live { domain_xml::memory_bytes(xml) } else { 0 };
-        let link = self.link(here.host, target);
+        let link = link(self.ctx.resources, here.host, target);
         let rate = policy.bandwidth.map_or(link, |b| b.min(link)).bytes_per_second().max(1);
         let bytes = memory + copied;
         #[expect(clippy::cast_precision_loss, reason = "an estimate")]
@@ -248,31 +230,12 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// How often the longest pause is raised where the policy does not say: oVirt's steps are of that order.
-const RAISE_EVERY_MILLIS: u64 = 60_000;
-
-/// What a policy says of how a live migration converges and travels.
-fn tuning(policy: &MigrationPolicySpec) -> Tuning {
-    let throttle = match policy.auto_converge {
-        AutoConverge::By(throttle) => throttle,
-        AutoConverge::Switch(_) => Throttle::default(),
-    };
-    Tuning {
-        downtime_up_to_millis: policy.raise_downtime.map(|r| r.up_to.0),
-        downtime_every_millis: policy.raise_downtime.map(|r| r.every.map_or(RAISE_EVERY_MILLIS, |e| e.0)),
-        throttle_initial: throttle.initial,
-        throttle_increment: throttle.increment,
-        compression: policy.compression.map(|c| c.method().to_owned()),
-        zero_copy: policy.zero_copy,
-        tls: policy.transport == Transport::Tls,
-        tunnelled: policy.transport == Transport::Tunnelled,
-        post_copy_passes: policy.post_copy.as_ref().and_then(|p| p.passes),
-        post_copy_bandwidth_mib: policy.post_copy.as_ref().and_then(|p| p.bandwidth).map(Rate::mebibytes_per_second),
-        synchronous_writes: policy.synchronous_writes,
-        at_timeout: match policy.timeout.action {
-            TimeoutAction::Abort => AtTimeout::Abort,
-            TimeoutAction::PostCopy => AtTimeout::PostCopy,
-            TimeoutAction::Suspend => AtTimeout::Suspend,
-        },
+/// The slower of two hosts' links.
+pub(super) fn link(all: &Resources, from: &str, to: &str) -> Rate {
+    let of = |h: &str| all.hosts.get(h).and_then(|h| h.spec.migration.bandwidth);
+    match (of(from), of(to)) {
+        (Some(a), Some(b)) => a.min(b),
+        (Some(a), None) | (None, Some(a)) => a,
+        (None, None) => ASSUMED_LINK,
     }
 }

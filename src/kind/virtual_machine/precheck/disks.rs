@@ -1,9 +1,11 @@
 //! The disks: each is on storage that both hosts share, or is copied.
 
 use super::{Move, Sheet, mebibytes};
-use crate::action::MigratedVolume;
+use crate::action::{Backing, MigratedVolume};
 use crate::domain_xml::{self, LocalDisk};
 use crate::kind::migration_policy::CopyStorage;
+use crate::kind::virtual_machine::disk_path;
+use crate::observed::HostState;
 use crate::plan::Precheck;
 
 /// The disks that have to be copied, because the two hosts do not share what they are on; none where one cannot be.
@@ -80,6 +82,35 @@ fn disk_of(mv: &Move<'_>, disk: &LocalDisk, sheet: &mut Sheet<'_>) -> Disk {
         );
         return Disk::Refused;
     }
+    if mv.policy.copy_disks.as_ref().is_some_and(|chosen| !is_chosen(mv, chosen, disk)) {
+        sheet.fail(
+            Precheck::Disks,
+            format!(
+                "disk {} ({}) is not on storage that `{from}` and `{to}` share, and not among the `copyDisks` of its \
+                 migration policy",
+                disk.target, disk.path
+            ),
+            "name it there, or put it on shared storage",
+        );
+        return Disk::Refused;
+    }
+    let backing = match &state.backing {
+        Some(path) if mv.policy.copy_storage == CopyStorage::Incremental => {
+            match backing(path, mv.source, mv.destination) {
+                Ok(backing) => Some(backing),
+                Err(reason) => {
+                    sheet.fail(
+                        Precheck::Disks,
+                        format!("disk {} cannot be copied incrementally: {reason}", disk.target),
+                        "bring the backing image there first (a StoragePool with `shared: true`, or a copy at the same \
+                         path), or set `copyStorage: All`",
+                    );
+                    return Disk::Refused;
+                }
+            }
+        }
+        _ => None,
+    };
     sheet.pass(
         Precheck::Disks,
         format!("disk {} ({}) is copied, {}", disk.target, disk.path, mebibytes(state.capacity)),
@@ -112,6 +143,7 @@ fn disk_of(mv: &Move<'_>, disk: &LocalDisk, sheet: &mut Sheet<'_>) -> Disk {
         ),
     }
     Disk::Copied(MigratedVolume {
+        backing,
         target: disk.target.clone(),
         pool: pool.clone(),
         volume: volume.clone(),
@@ -120,4 +152,35 @@ fn disk_of(mv: &Move<'_>, disk: &LocalDisk, sheet: &mut Sheet<'_>) -> Disk {
         capacity: state.capacity,
         format: state.format.clone(),
     })
+}
+
+/// Whether a policy's `copyDisks` names a disk: by its target, or by its name in the manifest.
+fn is_chosen(mv: &Move<'_>, chosen: &[String], disk: &LocalDisk) -> bool {
+    let is_it = |name: &String| {
+        mv.machine.is_some_and(|m| {
+            m.spec.disks.iter().flatten().enumerate().filter(|(_, d)| d.name == *name).any(|(i, d)| {
+                disk_path(m, i, d, mv.source, mv.ctx.resources).is_ok_and(|p| p.path() == Some(disk.path.as_str()))
+            })
+        })
+    };
+    chosen.iter().any(|c| *c == disk.target || is_it(c))
+}
+
+/// The image below a disk, where the destination has the same at the same path, as far as can be told.
+fn backing(path: &str, here: &HostState, there: &HostState) -> Result<Backing, String> {
+    let find =
+        |state: &HostState| state.pools.values().flat_map(|p| p.volumes.values()).find(|v| v.path == path).cloned();
+    let Some(below) = find(here) else {
+        return Err(format!("its backing image {path} is in no pool of the source, so nothing is known of it"));
+    };
+    let Some(same) = find(there) else {
+        return Err(format!("its backing image {path} is in no pool of the destination"));
+    };
+    if (same.capacity, &same.format) != (below.capacity, &below.format) {
+        return Err(format!(
+            "its backing image {path} has {} bytes ({}) at the source and {} bytes ({}) at the destination",
+            below.capacity, below.format, same.capacity, same.format
+        ));
+    }
+    Ok(Backing { path: path.to_owned(), format: below.format, capacity: below.capacity })
 }

@@ -47,6 +47,8 @@ pub(crate) struct Move<'a> {
     pub destination: &'a HostState,
     /// Live or offline.
     pub way: MigrationWay,
+    /// Whether it runs at the destination afterwards: it moves live, or is started there.
+    pub starts: bool,
     /// The policy in force.
     pub policy: &'a MigrationPolicySpec,
 }

@@ -7,8 +7,8 @@ use crate::plan::Precheck;
 pub(super) fn check(mv: &Move<'_>, sheet: &mut Sheet<'_>) {
     let needed = domain_xml::memory_bytes(mv.running_xml());
     let free = mv.destination.free_memory;
-    if !mv.is_live() {
-        return sheet.pass(Precheck::Memory, "it is off: it takes no memory until it starts");
+    if !mv.starts {
+        return sheet.pass(Precheck::Memory, "it stays off: it takes no memory");
     }
     if free == 0 {
         sheet.unknown(Precheck::Memory, format!("`{}` does not tell how much memory is free", mv.to));
