@@ -3,6 +3,10 @@
 //! Three-valued throughout: a host is read completely or it is [`Reading::Unknown`]. Absence is only ever concluded from
 //! a complete reading. Nothing here is secret: providers read domain XML without its security-sensitive parts.
 
+mod hardware;
+
+pub use hardware::{CellState, InterfaceState, NetworkState, PagesState, ProbeOutcome, ProbeState};
+
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -77,12 +81,31 @@ pub struct HostState {
     pub free_memory: u64,
     /// Domain types it offers (`kvm`, `qemu`), best first.
     pub domain_types: Vec<String>,
+    /// The programs that run its machines, by their paths.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub emulators: Vec<String>,
     /// Machine types it offers, canonical names.
     pub machine_types: Vec<String>,
     /// Machine type aliases to canonical names (`q35` to `pc-q35-10.0`).
     pub machine_aliases: BTreeMap<String, String>,
     /// Networks by name, and whether each is active.
     pub networks: BTreeMap<String, bool>,
+    /// What those networks are; only those whose definition could be read.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub network_states: BTreeMap<String, NetworkState>,
+    /// Network interfaces by name; none where libvirt cannot tell (a daemon without interface driver). The devices of
+    /// guests are among them as far as libvirt lists them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interfaces: Option<BTreeMap<String, InterfaceState>>,
+    /// NUMA cells; empty where the host does not tell.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cells: Vec<CellState>,
+    /// Firmware images that libvirt offers for guests; none where it does not tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub firmware: Option<Vec<String>>,
+    /// What Drover found when it tried the migration address; none where it did not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub probe: Option<ProbeState>,
     /// Storage pools by name.
     pub pools: BTreeMap<String, PoolState>,
     /// Domains, ordered by name.
@@ -167,6 +190,14 @@ pub struct DomainState {
     /// Number of snapshots; libvirt refuses to undefine or move a domain with some kinds of them.
     #[serde(default)]
     pub snapshots: u32,
+    /// Number of checkpoints (of incremental backups); libvirt refuses to move a domain with them.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub checkpoints: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_none(number: &u32) -> bool {
+    *number == 0
 }
 
 impl DomainState {
@@ -185,6 +216,7 @@ impl DomainState {
             job: None,
             managed_save: false,
             snapshots: 0,
+            checkpoints: 0,
         }
     }
 

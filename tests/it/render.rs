@@ -461,6 +461,7 @@ fn an_observation_is_three_tables_and_says_what_could_not_be_read() {
         job: None,
         managed_save: false,
         snapshots: 0,
+        checkpoints: 0,
     };
     let pool = PoolState { active: true, capacity: 1 << 40, available: 1 << 39, ..PoolState::default() };
     let host = HostState {

@@ -74,5 +74,6 @@ pub(crate) fn domain(persistent: Option<&str>, live: Option<&str>) -> DomainStat
         job: None,
         managed_save: false,
         snapshots: 0,
+        checkpoints: 0,
     }
 }

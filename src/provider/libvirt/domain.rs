@@ -452,6 +452,7 @@ mod tests {
             job: None,
             managed_save: false,
             snapshots: 0,
+            checkpoints: 0,
         };
         let device = |t: &str| domain_xml::parse(t).unwrap();
         let disk = device("<disk type='file'><source file='/a'/><target dev='vdb'/></disk>");

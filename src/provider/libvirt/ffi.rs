@@ -4,7 +4,7 @@
 //!   behaviour, an abort in a debug build) and frees C memory with Rust's allocator.
 //! - State: `virt::Domain::state` drops the error, so that a failed call reads as an unknown state.
 //! - Migration parameters: `virt::domain::MigrateParameters` leaks every string it is given.
-//! - Aborting a job, the switch to post-copy, sparse streams: absent.
+//! - Aborting a job, the switch to post-copy, sparse streams, checkpoints: absent.
 //! - Events of domains, pools and the connection itself: absent (`events.rs`).
 //!
 //! Each function borrows a live `virt` object for the whole call, hands libvirt only pointers that outlive it, and frees
@@ -59,6 +59,13 @@ pub(super) fn state(domain: &Domain) -> Result<(c_uint, c_int), Error> {
     // SAFETY: the domain is alive for the call; both out pointers are to locals.
     let result = unsafe { sys::virDomainGetState(domain.as_ptr(), &mut state, &mut reason, 0) };
     if result < 0 { Err(Error::last_error()) } else { Ok((state.max(0).unsigned_abs(), reason)) }
+}
+
+/// How many checkpoints a domain has (`virDomainListAllCheckpoints`).
+pub(super) fn checkpoints(domain: &Domain) -> Result<u32, Error> {
+    // SAFETY: the domain is alive for the call; libvirt only counts where it is given no place for a list.
+    let count = unsafe { sys::virDomainListAllCheckpoints(domain.as_ptr(), ptr::null_mut(), 0) };
+    u32::try_from(count).map_err(|_| Error::last_error())
 }
 
 /// The statistics of a job (`virDomainGetJobStats`).

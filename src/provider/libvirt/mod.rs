@@ -14,6 +14,7 @@ mod connect;
 mod domain;
 mod error;
 mod ffi;
+mod hardware;
 mod migrate;
 mod observe;
 mod pool;

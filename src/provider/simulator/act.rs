@@ -137,6 +137,7 @@ fn off(name: String, uuid: Uuid, xml: String) -> DomainState {
         job: None,
         managed_save: false,
         snapshots: 0,
+        checkpoints: 0,
     }
 }
 
