@@ -119,8 +119,7 @@ codes! {
     D0633 Error JobRunning: "Another job runs on the machine.",
     D0634 Error TlsNotReady: "A host lacks what an encrypted migration needs.",
     D0635 Error NotReachable: "The destination cannot be reached for a migration.",
-    D0636 Warning ClockSkew: "The clocks of two hosts differ.",
-    D0637 Warning NoConvergence: "A machine changes its memory faster than it can be sent.",
+    D0636 Warning NoConvergence: "A machine changes its memory faster than it can be sent.",
 }
 
 impl fmt::Display for Code {
