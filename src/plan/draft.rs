@@ -98,6 +98,8 @@ pub struct StepDraft {
     pub needs: Vec<Fact>,
     /// Why it is held back.
     pub blocked_by: Vec<Block>,
+    /// Of steps that could begin at once those of a higher rank come first (`placement.priority`).
+    pub rank: i32,
 }
 
 impl StepDraft {
@@ -116,6 +118,7 @@ impl StepDraft {
             offers: Vec::new(),
             needs: Vec::new(),
             blocked_by: Vec::new(),
+            rank: 0,
         }
     }
 }

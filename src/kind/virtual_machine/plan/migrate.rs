@@ -74,7 +74,16 @@ impl<'a> Draft<'a> {
                 self.m.name(),
                 here.host
             ),
-            format!("the manifest says `{target}`; it {} on {}", if was_active { "runs" } else { "is" }, here.host),
+            match self.ctx.survey.reason(self.m.name()) {
+                Some(why) => why.to_owned(),
+                None => {
+                    format!(
+                        "the manifest says `{target}`; it {} on {}",
+                        if was_active { "runs" } else { "is" },
+                        here.host
+                    )
+                }
+            },
         );
         step.estimate = self.estimate(here, target, way, &policy, copied);
         step.disruption = if way == MigrationWay::Live { Disruption::Brief } else { Disruption::None };
@@ -279,19 +288,6 @@ impl<'a> Draft<'a> {
                 format!("it has {} snapshots, which libvirt does not move", here.domain.snapshots),
                 "delete them (`virsh snapshot-delete`)",
             );
-        }
-        if way == MigrationWay::Live {
-            let needed = domain_xml::memory_bytes(xml);
-            if there.free_memory > 0 && needed > there.free_memory {
-                block(
-                    format!(
-                        "`{target}` has {} of memory free, and it needs {}",
-                        crate::model::Bytes(there.free_memory >> 20 << 20),
-                        crate::model::Bytes(needed)
-                    ),
-                    "free memory there, or choose another host",
-                );
-            }
         }
         blocks
     }
