@@ -3,6 +3,7 @@
 
 mod apply;
 mod args;
+mod bars;
 mod completions;
 mod daemon;
 mod engine;

@@ -3,6 +3,7 @@
 
 mod capacity;
 mod draft;
+mod evacuation;
 mod graph;
 mod guard;
 mod types;
@@ -100,6 +101,7 @@ pub fn plan(input: &PlanInput<'_>) -> Plan {
     let mut steps = graph::order(&mut drafts, |steps, edges| capacity::hold(steps, edges, &ctx));
     guard::apply(&mut steps, input, &settings);
     let mut findings = drafts.findings;
+    findings.extend(evacuation::tell(&steps, &ctx));
     finding::sort(&mut findings);
     let resources: Vec<ResourceReport> = drafts.reports.into_values().collect();
     let mut plan = Plan {

@@ -88,6 +88,10 @@ impl<'a> Draft<'a> {
         step.estimate = self.estimate(here, target, way, &policy, copied);
         step.disruption = if way == MigrationWay::Live { Disruption::Brief } else { Disruption::None };
         step.interruption = MIGRATION;
+        if self.m.spec.placement.is_some() {
+            step.undo =
+                Some(format!("nothing moves it back by itself; `host: {}` in place of `placement` does", here.host));
+        }
         step.blocked_by = blocks;
         for wish in
             self.ctx.observed.host(target).and_then(|t| volumes(self.m, t, self.ctx.resources).ok()).unwrap_or_default()
