@@ -13,7 +13,7 @@
 //! there may use, leaves; and no more than is free as observed. Machines that are pinned are a wish of Git: a live
 //! migration needs what is free as observed, as always, and a start is not held back.
 
-use super::{Block, Context, StepDraft};
+use super::{Block, Check, Context, Precheck, StepDraft, Verdict};
 use crate::action::{Action, MachineAction, MigrationWay};
 use crate::finding::Code;
 use crate::kind::Spec as _;
@@ -384,7 +384,12 @@ impl Walk<'_> {
         match (effect.is_start, is_placed) {
             (true, false) => true,
             (true, true) => room.committed >= UNLIMITED || room.committed - ledger.taken >= bytes,
-            (false, false) => room.free >= UNLIMITED || room.free - ledger.taken >= bytes,
+            (false, false) => {
+                // A policy may say that the memory is not to be waited for.
+                let waived =
+                    |c: &Check| c.name == Precheck::Memory && matches!(c.verdict, Verdict::Warn | Verdict::Ignored);
+                room.free >= UNLIMITED || room.free - ledger.taken >= bytes || self.steps[i].checks.iter().any(waived)
+            }
             (false, true) => false,
         }
     }
@@ -418,7 +423,7 @@ impl Walk<'_> {
             reason =
                 format!("{reason}; more comes free when {others} left, for which there is no room elsewhere before");
         }
-        Block { code: Code::Incompatible, reason, way_out: way_out.into() }
+        Block { code: Code::NoMemory, reason, way_out: way_out.into() }
     }
 }
 

@@ -69,6 +69,7 @@ pub fn order(drafts: &mut Drafts, hold: impl FnOnce(&mut [StepDraft], &mut [BTre
             undo: draft.undo,
             estimate: draft.estimate,
             blocked_by: blocks,
+            checks: draft.checks,
         });
     }
     out

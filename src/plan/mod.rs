@@ -2,13 +2,16 @@
 //! and the time; nothing else comes in, and equal inputs give equal bytes.
 
 mod capacity;
+mod check;
 mod draft;
 mod evacuation;
 mod graph;
 mod guard;
 mod types;
 
+pub use check::{Check, Precheck, Treatment, Verdict};
 pub use draft::{Context, DraftId, Drafts, Fact, StepDraft};
+pub use guard::closed;
 pub use types::*;
 
 use crate::finding::{self, Code, Finding};
@@ -241,7 +244,11 @@ impl Plan {
             }
         }
         self.summary = summary;
-        let steps: Vec<_> = self.steps.iter().map(|s| Step { estimate: Estimate::default(), ..s.clone() }).collect();
+        let steps: Vec<_> = self
+            .steps
+            .iter()
+            .map(|s| Step { estimate: Estimate::default(), checks: Vec::new(), ..s.clone() })
+            .collect();
         let content = serde_json::json!({
             "steps": steps,
             "changes": self.resources.iter().filter(|r| !r.changes.is_empty()).collect::<Vec<_>>(),

@@ -60,28 +60,16 @@ fn step(id: &str, name: &str, action: MachineAction, summary: &str) -> Step {
         undo: Some("put the old manifest back".into()),
         estimate: Estimate::default(),
         blocked_by: Vec::new(),
+        checks: Vec::new(),
     }
 }
 
 fn migrate(id: &str, name: &str, from: &str, to: &str) -> Step {
     let migration = Migration {
-        uuid: Uuid::nil(),
-        name: name.into(),
-        from: from.into(),
-        to: to.into(),
-        way: MigrationWay::Live,
-        destination_uri: format!("qemu+tls://{to}/system"),
-        listen_uri: None,
-        copy: Vec::new(),
-        delete_source_copies: false,
-        tuning: Default::default(),
-        bandwidth_mib: None,
         max_downtime_millis: Some(300),
-        parallel: None,
-        auto_converge: false,
-        post_copy_after_millis: None,
         timeout_millis: 1_800_000,
         autostart: true,
+        ..Migration::new(Uuid::nil(), name, [from, to], MigrationWay::Live, format!("qemu+tls://{to}/system"))
     };
     Step {
         why: "`spec.host` was kvm-a and is kvm-b".into(),
@@ -456,23 +444,13 @@ fn the_same_plan_gives_the_same_bytes() {
 fn an_observation_is_three_tables_and_says_what_could_not_be_read() {
     let mut observed = Observed::empty("2026-11-22T07:00:00Z".parse().unwrap());
     let domain = |name: &str, state, owner: Option<&str>| DomainState {
-        name: name.into(),
-        uuid: Uuid::nil(),
-        state,
-        reason: String::new(),
-        persistent: true,
-        autostart: false,
-        live_xml: None,
-        persistent_xml: None,
         owner: owner.map(|name| OwnerMark {
             fleet: "default".into(),
             name: name.into(),
             delete: false,
             volumes: Vec::new(),
         }),
-        job: None,
-        managed_save: false,
-        snapshots: 0,
+        ..DomainState::new(name.into(), Uuid::nil(), state, String::new(), true)
     };
     let pool = PoolState { active: true, capacity: 1 << 40, available: 1 << 39, ..PoolState::default() };
     let host = HostState {

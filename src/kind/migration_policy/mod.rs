@@ -1,8 +1,11 @@
 //! `MigrationPolicy`: how machines move.
 
+mod apply;
+mod prechecks;
 mod spec;
 
+pub use prechecks::Prechecks;
 pub use spec::{
-    AutoConverge, Compression, CopyStorage, MigrationPolicySpec, Mode, ParallelConnections, PostCopy, RaiseDowntime,
-    Throttle, Timeout, TimeoutAction, Transport,
+    AutoConverge, Compression, Control, CopyStorage, MigrationPolicySpec, Mode, ParallelConnections, PostCopy,
+    RaiseDowntime, Throttle, Timeout, TimeoutAction, Transport,
 };

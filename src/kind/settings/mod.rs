@@ -2,4 +2,4 @@
 
 mod spec;
 
-pub use spec::{Drift, PlacementSettings, Rebalance, SettingsSpec, SyncWindow, Weekday, WindowKind};
+pub use spec::{Drift, PlacementSettings, Rebalance, SettingsSpec, SyncWindow, Weekday, WindowKind, check_windows};

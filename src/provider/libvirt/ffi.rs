@@ -6,11 +6,15 @@
 //! - Migration parameters: `virt::domain::MigrateParameters` leaks every string it is given.
 //! - Aborting a job, the switch to post-copy, sparse streams: absent.
 //! - Events of domains, pools and the connection itself: absent (`events.rs`).
+//! - The baseline of CPUs and their comparison with a hypervisor's: absent (`cpu.rs`).
+//! - Dirty rates: absent; statistics of domains leak every record (`dirty.rs`).
 //!
 //! Each function borrows a live `virt` object for the whole call, hands libvirt only pointers that outlive it, and frees
 //! what libvirt allocated with libvirt's own function. Nothing else in the crate may use `unsafe`.
 #![allow(unsafe_code)]
 
+pub(super) mod cpu;
+pub(super) mod dirty;
 mod events;
 
 pub(super) use events::{Listening, Told};
@@ -20,6 +24,7 @@ use std::ffi::{CStr, CString, c_char, c_int, c_longlong, c_uint};
 use std::ptr;
 use std::sync::Once;
 use std::time::Duration;
+use virt::connect::Connect;
 use virt::domain::Domain;
 use virt::error::Error;
 use virt::stream::Stream;
@@ -225,6 +230,32 @@ pub(super) fn migrate(
         )
     };
     if result < 0 { Err(Error::last_error()) } else { Ok(()) }
+}
+
+/// Moves a domain over this program's own connections to both daemons (`virDomainMigrate3`). Blocks until the migration
+/// ends; it is cancelled when this program dies.
+pub(super) fn migrate_managed(
+    domain: &Domain,
+    destination: &Connect,
+    parameters: &MigrationParameters,
+    flags: sys::virDomainMigrateFlags,
+) -> Result<(), Error> {
+    // SAFETY: domain, connection and parameters are borrowed for the whole call; libvirt does not keep or change them.
+    let moved = unsafe {
+        sys::virDomainMigrate3(
+            domain.as_ptr(),
+            destination.as_ptr(),
+            parameters.params,
+            parameters.count.max(0).unsigned_abs(),
+            flags,
+        )
+    };
+    if moved.is_null() {
+        return Err(Error::last_error());
+    }
+    // SAFETY: a reference to the moved domain that the caller owns; dropping it gives it back.
+    drop(unsafe { Domain::from_ptr(moved) });
+    Ok(())
 }
 
 /// What comes next in a sparse stream.

@@ -182,6 +182,7 @@ impl<'a> Case<'a> {
                 options: Vec::new(),
                 priority: unit.members.iter().map(|m| priority(m.machine)).max().unwrap_or(0),
                 homes: homes.into_iter().filter_map(|(h, n)| h.map(|h| (h, n))).filter(|_| home.is_none()).collect(),
+                strange: Vec::new(),
                 moves: u32::try_from(unit.members.len()).unwrap_or(u32::MAX),
                 apart: Vec::new(),
                 spreads: Vec::new(),
@@ -291,12 +292,14 @@ impl<'a> Case<'a> {
 
     /// Works out where an item could go.
     fn explore(&mut self, i: usize) {
-        let (options, stuck) = {
-            let (refused, stuck) = self.misfits(i);
-            let open = refused.iter().enumerate().filter(|(_, why)| why.is_none()).map(|(h, _)| h).collect();
-            (open, stuck)
-        };
+        let wants = self.wants(i);
+        let refused = self.refusals(i, &wants);
+        let options: Vec<usize> = (0..refused.len()).filter(|h| refused[*h].is_none()).collect();
+        let alike = |h: &usize| self.ground.places[*h].state.is_none_or(|s| wants.iter().all(|w| w.is_alike(s)));
+        let strange = options.iter().copied().filter(|h| !alike(h)).collect();
+        let stuck = wants.iter().any(|w| w.stuck);
         let item = &mut self.problem.items[i];
+        item.strange = strange;
         item.options = options;
         if item.resident || !item.may_stay {
             let current = item.current;
@@ -309,22 +312,28 @@ impl<'a> Case<'a> {
         self.units[i].explored = true;
     }
 
-    /// For each host why it is not for an item, apart from room and neighbours; and whether the item is stuck.
-    pub(super) fn misfits(&self, i: usize) -> (Vec<Option<Misfit>>, bool) {
+    fn wants(&self, i: usize) -> Vec<Wants<'a>> {
+        let members = self.units[i].members.iter();
+        members.map(|m| Wants::new(m.machine, m.here, &self.ground, self.resources)).collect()
+    }
+
+    /// For each host why it is not for an item, apart from room and neighbours.
+    pub(super) fn misfits(&self, i: usize) -> Vec<Option<Misfit>> {
+        self.refusals(i, &self.wants(i))
+    }
+
+    fn refusals(&self, i: usize, wants: &[Wants<'a>]) -> Vec<Option<Misfit>> {
         let unit = &self.units[i];
-        let wants: Vec<Wants<'a>> =
-            unit.members.iter().map(|m| Wants::new(m.machine, m.here, &self.ground, self.resources)).collect();
-        let stuck = wants.iter().any(|w| w.stuck);
         let refused = (0..self.ground.places.len()).map(|host| {
             // Members that are there already stay, whatever the host takes.
-            let arrive = unit.members.iter().zip(&wants).filter(|(m, _)| m.here.is_none_or(|(h, _)| h != host));
+            let arrive = unit.members.iter().zip(wants).filter(|(m, _)| m.here.is_none_or(|(h, _)| h != host));
             let misfit = arrive.filter_map(|(_, w)| w.misfit(host, &self.ground)).next();
             misfit.or_else(|| {
                 let elsewhere = unit.torn || unit.pinned.is_some_and(|p| p != host);
                 elsewhere.then_some(Misfit::Affinity)
             })
         });
-        (refused.collect(), stuck)
+        refused.collect()
     }
 
     /// Works out where those could go who might make way for an item without a place; whether there are any.

@@ -54,6 +54,8 @@ pub struct Item {
     pub options: Vec<usize>,
     /// Higher ones are placed first.
     pub priority: i32,
+    /// Hosts among `options` that are tried last, because their CPU is another than the one it has now.
+    pub strange: Vec<usize>,
     /// What moving it costs: the number of machines that move.
     pub moves: u32,
     /// Groups whose members are kept apart, and whether this one asks for it: two that do not ask may share a host.
@@ -269,7 +271,7 @@ impl<'p> Search<'p> {
     }
 
     /// What is tried first: hosts with most of its machines, hosts with room at once, then those where fewest of its spread are, then by balance.
-    fn rank(&self, i: usize, host: usize) -> (Reverse<u32>, bool, u32, i64, usize) {
+    fn rank(&self, i: usize, host: usize) -> (Reverse<u32>, bool, bool, u32, i64, usize) {
         let item = &self.problem.items[i];
         let at_home = item.homes.iter().find(|(h, _)| *h == host).map_or(0, |(_, n)| *n);
         let waits = self.now[host] < item.memory;
@@ -278,7 +280,14 @@ impl<'p> Search<'p> {
         // Millionths of the host that are free afterwards.
         let free = i128::from(self.memory[host] - item.memory) * 1_000_000 / i128::from(bin.total.max(1));
         let free = i64::try_from(free).unwrap_or(i64::MAX / 2);
-        (Reverse(at_home), waits, spread, if self.rank == Rank::Balanced { -free } else { free }, host)
+        (
+            Reverse(at_home),
+            waits,
+            item.strange.contains(&host),
+            spread,
+            if self.rank == Rank::Balanced { -free } else { free },
+            host,
+        )
     }
 
     /// Where an item may be: its options, and where it may stay unless it was asked to make way there.

@@ -8,7 +8,7 @@ use crate::kind::host::{HostSpec, Maintenance};
 use crate::kind::migration_policy::CopyStorage;
 use crate::kind::storage_pool::StoragePoolSpec;
 use crate::model::Manifest;
-use crate::observed::{DomainState, HostState, Observed};
+use crate::observed::{CpuFit, DomainState, HostState, Observed, Reading};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use uuid::Uuid;
@@ -114,6 +114,8 @@ pub(super) enum Misfit {
     Maintenance(&'static str),
     /// Another hypervisor, architecture or domain type.
     Hypervisor(String),
+    /// Its CPU cannot be given what the machine uses, in libvirt's words.
+    Cpu(String),
     /// It does not know the machine type.
     MachineType(String),
     /// It does not have a network, or that is not started.
@@ -152,6 +154,7 @@ impl fmt::Display for Misfit {
             Self::Fenced => write!(f, "is fenced"),
             Self::Maintenance(which) => write!(f, "is in maintenance ({which})"),
             Self::Hypervisor(what) => write!(f, "{what}"),
+            Self::Cpu(what) => write!(f, "does not offer the machine's CPU ({what})"),
             Self::MachineType(machine) => write!(f, "does not know the machine type {machine}"),
             Self::Network(network) => write!(f, "has no active network `{network}`"),
             Self::Pool(pool) => write!(f, "does not have the pool `{pool}`"),
@@ -200,8 +203,8 @@ pub(super) struct Wants<'a> {
     machine_type: Option<String>,
     domain_type: Option<String>,
     arch: Option<String>,
-    /// The driver of the host where it is.
-    driver: Option<&'a str>,
+    /// Its domain and the state of the host where it is.
+    here: Option<(&'a DomainState, &'a HostState)>,
     /// Disks that it has there.
     disks: Vec<LocalDisk<'a>>,
     /// Whether the policy copies disks.
@@ -233,7 +236,7 @@ impl<'a> Wants<'a> {
             machine_type: spec.machine.clone(),
             domain_type: spec.r#type.as_ref().map(super::super::sheet::word),
             arch: spec.arch.clone(),
-            driver: None,
+            here: None,
             disks: Vec::new(),
             copies: policy.is_some_and(|p| p.spec.copy_storage != CopyStorage::None),
             stuck: false,
@@ -242,7 +245,7 @@ impl<'a> Wants<'a> {
         wants.pools.dedup();
         let Some((host, domain)) = here else { return wants };
         let state = ground.places[host].state;
-        wants.driver = state.map(|s| s.driver.as_str());
+        wants.here = state.map(|s| (domain, s));
         let xml = domain.live_xml.as_deref().or(domain.persistent_xml.as_deref()).unwrap_or_default();
         wants.networks = domain_xml::networks(xml);
         if let Ok(root) = domain_xml::parse(xml) {
@@ -293,13 +296,25 @@ impl<'a> Wants<'a> {
             Maintenance::Evacuate => return Some(Misfit::Maintenance("Evacuate")),
         }
         let Some(there) = place.state else { return Some(Misfit::Unread) };
-        self.hypervisor(there).or_else(|| self.reach(host, there, ground))
+        self.hypervisor(place.name, there).or_else(|| self.reach(host, there, ground))
+    }
+
+    /// Whether a host has the same CPU as the one where it is: such a host is the safer one to go to.
+    pub(super) fn is_alike(&self, there: &HostState) -> bool {
+        self.here.is_none_or(|(domain, here)| !domain.is_active() || here.cpu == there.cpu)
     }
 
     /// Why its hypervisor and CPUs are not for the machine.
-    fn hypervisor(&self, there: &HostState) -> Option<Misfit> {
-        if let Some(driver) = self.driver.filter(|d| *d != there.driver) {
-            return Some(Misfit::Hypervisor(format!("runs {}, not {driver}", there.driver)));
+    fn hypervisor(&self, name: &str, there: &HostState) -> Option<Misfit> {
+        if let Some((_, here)) = self.here.filter(|(_, here)| here.driver != there.driver) {
+            return Some(Misfit::Hypervisor(format!("runs {}, not {}", there.driver, here.driver)));
+        }
+        // What a host was asked and denied. One that was not asked is judged by its prechecks.
+        if let Some((domain, _)) = self.here
+            && domain.is_active()
+            && let Some(Reading::Present(CpuFit::Misses { what })) = domain.cpu_at.get(name)
+        {
+            return Some(Misfit::Cpu(what.clone()));
         }
         if let Some(arch) = self.arch.as_ref().filter(|a| !there.arch.is_empty() && **a != there.arch) {
             return Some(Misfit::Hypervisor(format!("is {}, not {arch}", there.arch)));
@@ -314,7 +329,7 @@ impl<'a> Wants<'a> {
         self.machine_type
             .as_ref()
             .filter(|m| known && !there.machine_types.contains(m) && !there.machine_aliases.contains_key(*m))
-            .filter(|_| self.driver.is_none() || !there.machine_types.is_empty())
+            .filter(|_| self.here.is_none() || !there.machine_types.is_empty())
             .map(|m| Misfit::MachineType(m.clone()))
     }
 

@@ -140,7 +140,7 @@ fn leaves(case: &Case<'_>, i: usize, here: usize, balances: bool) -> String {
 /// Why no host takes an item: each host with its reason where they are few, else counted with figures.
 fn nowhere(case: &Case<'_>, left: &Left<'_>, i: usize) -> String {
     let item = &case.problem.items[i];
-    let (refused, _) = case.misfits(i);
+    let refused = case.misfits(i);
     let reasons: Vec<(usize, Misfit)> = refused
         .into_iter()
         .enumerate()
@@ -190,6 +190,7 @@ fn kind(why: &Misfit) -> u8 {
         Misfit::Fenced => 2,
         Misfit::Maintenance(_) => 3,
         Misfit::Hypervisor(_) => 4,
+        Misfit::Cpu(_) => 14,
         Misfit::MachineType(_) => 5,
         Misfit::Network(_) => 6,
         Misfit::Pool(_) => 7,
@@ -213,6 +214,7 @@ fn counted(case: &Case<'_>, of: &[(usize, &Misfit)]) -> String {
         Some(Misfit::Fenced) => format!("{n} {is} fenced"),
         Some(Misfit::Maintenance(_)) => format!("{n} {is} in maintenance"),
         Some(Misfit::Hypervisor(_)) => format!("{n} {has} another hypervisor or architecture"),
+        Some(Misfit::Cpu(_)) => format!("{n} {does} not offer the machine's CPU"),
         Some(Misfit::MachineType(machine)) => format!("{n} {does} not know the machine type {machine}"),
         Some(Misfit::Network(network)) => format!("{n} {lack} the active network `{network}`"),
         Some(Misfit::Pool(pool)) => format!("{n} {does} not have the pool `{pool}`"),
