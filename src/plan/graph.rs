@@ -113,7 +113,7 @@ fn edges(steps: &[StepDraft]) -> Vec<BTreeSet<usize>> {
         .collect()
 }
 
-/// Kahn's order, smallest index first; leaves out what is in or behind a circle.
+/// Kahn's order, smallest rank and then smallest index first; leaves out what is in or behind a circle.
 fn topological(steps: &[StepDraft], edges: &[BTreeSet<usize>]) -> Vec<usize> {
     let mut waiting: Vec<usize> = edges.iter().map(BTreeSet::len).collect();
     let mut followers: Vec<Vec<usize>> = vec![Vec::new(); steps.len()];
@@ -122,14 +122,15 @@ fn topological(steps: &[StepDraft], edges: &[BTreeSet<usize>]) -> Vec<usize> {
             followers[*d].push(i);
         }
     }
-    let mut ready: BTreeSet<usize> = (0..steps.len()).filter(|i| waiting[*i] == 0).collect();
+    let rank = |i: usize| (steps[i].rank, i);
+    let mut ready: BTreeSet<(u32, usize)> = (0..steps.len()).filter(|i| waiting[*i] == 0).map(rank).collect();
     let mut sequence = Vec::with_capacity(steps.len());
-    while let Some(i) = ready.pop_first() {
+    while let Some((_, i)) = ready.pop_first() {
         sequence.push(i);
         for f in &followers[i] {
             waiting[*f] -= 1;
             if waiting[*f] == 0 {
-                ready.insert(*f);
+                ready.insert(rank(*f));
             }
         }
     }

@@ -40,6 +40,7 @@ fn report(name: &str, line: u32, operation: Operation) -> ResourceReport {
         sync: if operation == Operation::None { Sync::Synced } else { Sync::OutOfSync },
         health: Health::Healthy,
         changes: Vec::new(),
+        moves: None,
     }
 }
 
@@ -457,6 +458,7 @@ fn an_observation_is_three_tables_and_says_what_could_not_be_read() {
             delete: false,
             volumes: Vec::new(),
         }),
+        moves: Vec::new(),
         job: None,
         managed_save: false,
         snapshots: 0,

@@ -71,6 +71,7 @@ pub(crate) fn domain(persistent: Option<&str>, live: Option<&str>) -> DomainStat
         live_xml: live.map(Into::into),
         persistent_xml: persistent.map(Into::into),
         owner: domain_xml::owner_of(&tree),
+        moves: Vec::new(),
         job: None,
         managed_save: false,
         snapshots: 0,
