@@ -3,6 +3,13 @@
 //! Three-valued throughout: a host is read completely or it is [`Reading::Unknown`]. Absence is only ever concluded from
 //! a complete reading. Nothing here is secret: providers read domain XML without its security-sensitive parts.
 
+mod asked;
+
+pub use asked::{
+    Answer, Baseline, CompareCpu, CpuBaseline, CpuFit, DirtyRate, DirtyRateMode, HostCpu, MeasureDirtyRate, Offer,
+    Platform, Question, Questions,
+};
+
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -23,18 +30,29 @@ pub struct Observed {
     pub taken_at: Timestamp,
     /// One reading for each host that is declared, by the manifest's name.
     pub hosts: BTreeMap<String, Reading<HostState>>,
+    /// CPUs that are common to several hosts, where a manifest asks for one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cpu_baselines: Vec<CpuBaseline>,
 }
 
 impl Observed {
     /// An observation of nothing.
     pub fn empty(taken_at: Timestamp) -> Self {
-        Self { format_version: FORMAT_VERSION.into(), taken_at, hosts: BTreeMap::new() }
+        Self { format_version: FORMAT_VERSION.into(), taken_at, hosts: BTreeMap::new(), cpu_baselines: Vec::new() }
     }
 
     /// A host's state, if it could be read.
     pub fn host(&self, name: &str) -> Option<&HostState> {
         match self.hosts.get(name) {
             Some(Reading::Present(state)) => Some(state),
+            _ => None,
+        }
+    }
+
+    /// A domain on a host that was read, to add an answer to it.
+    pub fn domain_mut(&mut self, host: &str, uuid: Uuid) -> Option<&mut DomainState> {
+        match self.hosts.get_mut(host) {
+            Some(Reading::Present(state)) => state.domains.iter_mut().find(|d| d.uuid == uuid),
             _ => None,
         }
     }
@@ -69,6 +87,9 @@ pub struct HostState {
     pub hypervisor_version: String,
     /// CPU architecture, `x86_64`.
     pub arch: String,
+    /// Its own CPU.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<HostCpu>,
     /// Logical CPUs.
     pub cpus: u32,
     /// Memory in bytes.
@@ -170,6 +191,12 @@ pub struct DomainState {
     /// Number of snapshots; libvirt refuses to undefine or move a domain with some kinds of them.
     #[serde(default)]
     pub snapshots: u32,
+    /// Whether its CPU can be had on another host, by that host's name; asked where its manifest asks for that host.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub cpu_at: BTreeMap<String, Reading<CpuFit>>,
+    /// How fast it writes to its memory; measured where its manifest asks for another host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dirty_rate: Option<Reading<DirtyRate>>,
 }
 
 impl DomainState {
@@ -189,6 +216,8 @@ impl DomainState {
             job: None,
             managed_save: false,
             snapshots: 0,
+            cpu_at: BTreeMap::new(),
+            dirty_rate: None,
         }
     }
 

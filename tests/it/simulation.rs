@@ -7,5 +7,6 @@ mod crash;
 mod executor;
 mod guards;
 mod migrations;
+mod policy;
 mod scenario;
 mod support;

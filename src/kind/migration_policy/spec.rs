@@ -1,9 +1,11 @@
 //! The fields of a MigrationPolicy, each with libvirt's parameter for it, and its rules.
 
+use super::prechecks::{self, Prechecks};
 use crate::finding::{Code, Finding};
 use crate::kind::settings::{SyncWindow, check_windows};
 use crate::kind::{Resources, Spec};
 use crate::model::{KindName, Manifest, Rate, Span};
+use crate::observed::DirtyRateMode;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -68,6 +70,14 @@ pub struct MigrationPolicySpec {
     /// When machines with this policy may move, beside the `syncWindows` of Settings; any time where none is given.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub windows: Vec<SyncWindow>,
+    /// What happens where a precheck is not passed, by its name: `Ignore`, `Warn`, `Block`, or `Require` (what could not be
+    /// read holds the move back as well). docs/prechecks.md lists them with what each does by itself; those that keep data
+    /// from being lost and machines from running twice can only be made stricter.
+    #[serde(skip_serializing_if = "Prechecks::is_empty")]
+    pub prechecks: Prechecks,
+    /// Whether it is measured, while a plan is made that moves the machine live, how fast its guest writes to its memory
+    /// (`virDomainStartDirtyRateCalc`), for the prediction of the move: `true`, `false`, or over how long and in which way.
+    pub dirty_rate: DirtyRatePolicy,
 }
 
 impl Default for MigrationPolicySpec {
@@ -92,6 +102,45 @@ impl Default for MigrationPolicySpec {
             control: Control::Auto,
             retries: None,
             windows: Vec::new(),
+            prechecks: Prechecks::default(),
+            dirty_rate: DirtyRatePolicy::Switch(true),
+        }
+    }
+}
+
+/// Whether and how the dirty rate of a machine that is to move is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum DirtyRatePolicy {
+    /// Over one second, by a sample of the pages; or not at all.
+    Switch(bool),
+    /// So.
+    By(Measurement),
+}
+
+/// How a dirty rate is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Measurement {
+    /// Over how long, 1 to 60 s in whole seconds. A plan that moves the machine takes as much longer.
+    pub period: Span,
+    /// In which way.
+    pub mode: DirtyRateMode,
+}
+
+impl Default for Measurement {
+    fn default() -> Self {
+        Self { period: Span::seconds(1), mode: DirtyRateMode::default() }
+    }
+}
+
+impl DirtyRatePolicy {
+    /// What is to be measured, if anything.
+    pub fn measurement(self) -> Option<Measurement> {
+        match self {
+            Self::Switch(false) => None,
+            Self::Switch(true) => Some(Measurement::default()),
+            Self::By(measurement) => Some(measurement),
         }
     }
 }
@@ -279,6 +328,7 @@ impl Spec for MigrationPolicySpec {
 
     fn check(manifest: &Manifest<Self>, _all: &Resources, findings: &mut Vec<Finding>) {
         let spec = &manifest.spec;
+        prechecks::check(manifest, findings);
         if spec.timeout.after.0 == 0 {
             findings.push(
                 Finding::new(Code::WrongValue, "a time-out of zero would abort every migration")
@@ -318,6 +368,16 @@ impl Spec for MigrationPolicySpec {
                 "spec.copyDisks",
                 "`copyDisks` says which disks are copied, and `copyStorage` copies none",
                 "set `copyStorage: All` or `Incremental`, or take it out",
+            );
+        }
+        if let DirtyRatePolicy::By(m) = spec.dirty_rate
+            && !(m.period.0 % 1000 == 0 && (1000..=60_000).contains(&m.period.0))
+        {
+            say(
+                Code::WrongValue,
+                "spec.dirtyRate.period",
+                "libvirt measures a dirty rate over 1 to 60 whole seconds",
+                "`1s` is enough for most guests",
             );
         }
         let is_parallel = spec.parallel_connections.is_some();

@@ -269,16 +269,12 @@ fn machine(ctx: &Context<'_>, uuid: Uuid, marked: &[(Copy, &DomainState)], out: 
             let away =
                 moves.away_from(&located, has_manifest, &name, ctx.resources, ctx.observed, ctx.survey.unknown());
             if let Some(away) = away {
-                if !away.in_force
-                    && !has_manifest
-                    && let Some(domain) = copy.domain(ctx.observed)
-                {
-                    if away.home.is_some() {
-                        let errand = Errand::Home { host: away.home_host.clone() };
-                        go(&stand_in(domain), ctx, copy, &away.migration, errand, out);
-                    }
-                } else {
+                // One with a manifest is brought home in its own chain of steps.
+                if away.in_force {
                     complete(ctx, uuid, &name, has_manifest, marked, out);
+                } else if let (false, Some(_), Some(domain)) = (has_manifest, &away.home, copy.domain(ctx.observed)) {
+                    let errand = Errand::Home { host: away.home_host.clone() };
+                    go(&stand_in(domain), ctx, copy, &away.migration, errand, out);
                 }
                 return;
             }

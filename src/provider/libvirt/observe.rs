@@ -7,8 +7,8 @@ use super::error::{During, Fault};
 use super::{ffi, xml};
 use crate::domain_xml::{self, Element};
 use crate::observed::{
-    DomainState, HostState, JobOperation, JobState, MOVES_NAMESPACE, OWNER_NAMESPACE, PoolState, Progress, Reading,
-    RunState, VolumeState,
+    DomainState, HostCpu, HostState, JobOperation, JobState, MOVES_NAMESPACE, OWNER_NAMESPACE, PoolState, Progress,
+    Reading, RunState, VolumeState,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -88,6 +88,7 @@ fn capabilities(state: &mut HostState, text: &str) -> Result<(), Fault> {
     let root = xml::parse(text, "read its capabilities")?;
     state.uuid = xml::text_at(&root, "host/uuid").unwrap_or_default();
     state.arch = xml::text_at(&root, "host/cpu/arch").unwrap_or_default();
+    state.cpu = root.get("host/cpu").and_then(host_cpu);
     let mut types = BTreeSet::new();
     let mut machines = BTreeSet::new();
     for arch in root.all("guest").filter_map(|g| g.get("arch")) {
@@ -114,6 +115,21 @@ fn capabilities(state: &mut HostState, text: &str) -> Result<(), Fault> {
     state.domain_types = types.into_iter().collect();
     state.domain_types.sort_by_key(|t| (t != "kvm", t == "qemu"));
     Ok(())
+}
+
+/// The host's own CPU; libvirt's test driver names no model.
+fn host_cpu(cpu: &Element) -> Option<HostCpu> {
+    let number = |name: &str| cpu.attribute_at("signature", name).unwrap_or_default();
+    Some(HostCpu {
+        model: xml::text_at(cpu, "model")?,
+        vendor: xml::text_at(cpu, "vendor").unwrap_or_default(),
+        microcode: cpu.attribute_at("microcode", "version").unwrap_or_default().to_owned(),
+        signature: match cpu.get("signature") {
+            Some(_) => ["family", "model", "stepping"].map(number).join("/"),
+            None => String::new(),
+        },
+        features: cpu.all("feature").filter_map(|f| f.attribute("name").map(str::to_owned)).collect(),
+    })
 }
 
 fn read_pool(pool: &StoragePool, name: &str) -> Result<PoolState, Fault> {

@@ -66,7 +66,13 @@ impl Errand {
 impl<'a> Draft<'a> {
     /// The draft of this machine for the sake of a migration: its steps are that migration's.
     pub(super) fn on(&self, migration: &str, errand: Errand) -> Draft<'a> {
-        Draft { m: self.m, id: ResourceId::new(MIGRATION_KIND, migration), ctx: self.ctx, errand: Some(errand) }
+        Draft {
+            m: self.m,
+            id: ResourceId::new(MIGRATION_KIND, migration),
+            ctx: self.ctx,
+            baseline: self.baseline,
+            errand: Some(errand),
+        }
     }
 
     /// The move that a migration asks of a machine that is where its manifest says, or on its way to `target`.
@@ -251,7 +257,7 @@ pub(in crate::kind) fn go(
     errand: Errand,
     out: &mut Drafts,
 ) {
-    let draft = Draft { m, id: m.id(), ctx, errand: None }.on(migration, errand.clone());
+    let draft = Draft { m, id: m.id(), ctx, baseline: None, errand: None }.on(migration, errand.clone());
     let Some(here) = draft.here(copy) else { return };
     let to = match &errand {
         Errand::There(wish) => &wish.to,
@@ -269,7 +275,7 @@ pub(in crate::kind) fn under_way(
     id: &ResourceId,
     out: &mut Drafts,
 ) {
-    let draft = Draft { m, id: id.clone(), ctx, errand: None };
+    let draft = Draft { m, id: id.clone(), ctx, baseline: None, errand: None };
     let Some(from) = from else {
         out.report(id, None).sync = Sync::Unknown;
         return;
