@@ -9,6 +9,7 @@ mod hosts;
 mod import;
 mod journal;
 mod live;
+mod migrations;
 mod moves;
 mod ownership;
 mod repository;

@@ -115,6 +115,17 @@ impl<'a> Case<'a> {
         observed: &'a Observed,
         survey: &'a Survey,
     ) -> Result<Member<'a>, Option<&'a str>> {
+        let moves = survey.moves();
+        if let Some(away) = moves.away(machine.name()) {
+            // One that is elsewhere for a while is at home where its home is.
+            return Err(Some(&away.home_host));
+        }
+        // Where an explicit move takes it, once; after that it stays there like anywhere else that its placement allows.
+        if let Some(wish) = moves.wish(machine.name()).filter(|w| w.permanent)
+            && self.takes(&wish.to, machine)
+        {
+            return Err(Some(&wish.to));
+        }
         let here = match survey.located(machine.name()) {
             Located::At { copy, .. } | Located::Foreign { copy } => {
                 copy.domain(observed).and_then(|d| Some((self.ground.index(&copy.host)?, d)))
@@ -129,6 +140,16 @@ impl<'a> Case<'a> {
         let uses = footprint(Some(machine), here.map(|(_, d)| d));
         let runs = machine.spec.power_state != PowerState::Stopped || here.is_some_and(|(_, d)| d.is_active());
         Ok(Member { machine, here, uses, runs })
+    }
+
+    /// Whether a host is in service, and one that a machine's `placement` names.
+    fn takes(&self, host: &str, machine: &Machine) -> bool {
+        let (Some(host), Some(placement)) = (self.resources.hosts.get(host), &machine.spec.placement) else {
+            return false;
+        };
+        host.spec.maintenance == Maintenance::None
+            && !host.spec.fenced
+            && placement.hosts.matches(&host.metadata.labels)
     }
 
     fn bins(&mut self, load: &Load, settings: &PlacementSettings) {
