@@ -86,7 +86,8 @@ impl Fleet<'_> {
             .iter()
             .take(count)
             .map(|guest| {
-                let args = [&["-c", &uri(from)][..], &way, &[guest.name(), &uri(to)]].concat();
+                let (source, target) = (uri(from), uri(to));
+                let args = [&["-c", &*source][..], &way, &[guest.name(), &*target]].concat();
                 timed(&mut self.lab.client_command("virsh", &args))
             })
             .sum()
