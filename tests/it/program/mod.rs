@@ -4,6 +4,7 @@
 
 mod crash;
 mod drift;
+mod evacuate;
 mod faults;
 mod hosts;
 mod import;
