@@ -51,6 +51,15 @@ pub struct Migration {
     pub timeout_millis: u64,
     /// Whether the machine starts with its host: set on the destination, because libvirt does not carry it over.
     pub autostart: bool,
+    /// Who drives it.
+    #[serde(default, skip_serializing_if = "is_auto")]
+    pub control: Control,
+    /// Further attempts after a failure that left the machine where it was; the executor's own where not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retries: Option<u32>,
+    /// Copy only what lies above the disks' backing images, which the destination has (`VIR_MIGRATE_NON_SHARED_INC`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub incremental: bool,
 }
 
 /// How a live migration converges and travels. Plain is what libvirt does of itself.
@@ -93,6 +102,22 @@ pub struct Tuning {
     /// What happens at the time-out.
     #[serde(skip_serializing_if = "is_abort")]
     pub at_timeout: AtTimeout,
+}
+
+fn is_auto(control: &Control) -> bool {
+    *control == Control::Auto
+}
+
+/// Who drives a migration.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Control {
+    /// The source's daemon, and Drover where the source cannot reach the destination's daemon.
+    #[default]
+    Auto,
+    /// The source's daemon (`VIR_MIGRATE_PEER2PEER`): it goes on when Drover dies.
+    PeerToPeer,
+    /// Drover, over its connections to both daemons: it is cancelled when Drover dies.
+    Managed,
 }
 
 fn is_plain(tuning: &Tuning) -> bool {
@@ -143,6 +168,9 @@ impl Migration {
             post_copy_after_millis: None,
             timeout_millis: 3_600_000,
             autostart: false,
+            control: Control::Auto,
+            retries: None,
+            incremental: false,
         }
     }
 }
@@ -174,4 +202,19 @@ pub struct MigratedVolume {
     pub capacity: u64,
     /// `qcow2` or `raw`.
     pub format: String,
+    /// The image below it, which the destination has at the same path; only what lies above it is copied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backing: Option<Backing>,
+}
+
+/// An image that lies below a volume.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Backing {
+    /// Its path, on both hosts.
+    pub path: String,
+    /// `qcow2` or `raw`.
+    pub format: String,
+    /// Size that it shows, in bytes.
+    pub capacity: u64,
 }

@@ -3,9 +3,11 @@
 
 mod machine;
 mod migration;
+mod order;
 
 pub use machine::{DomainXmlEdit, ImageSource, LiveChange, MachineAction, PoolRef};
-pub use migration::{AtTimeout, MigratedVolume, Migration, MigrationWay, Tuning};
+pub use migration::{AtTimeout, Backing, Control, MigratedVolume, Migration, MigrationWay, Tuning};
+pub use order::Order;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

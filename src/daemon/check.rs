@@ -51,6 +51,11 @@ impl Daemon {
         {
             tracing::info!(%commit, superseded = %pass.request.commit, "a newer commit: the running pass starts nothing new");
             pass.drain(StopReason::Superseded);
+            if let Some(plan) = self.plan.borrow().clone() {
+                let (runner, newer, orders) = (self.runner.clone(), commit.clone(), pass.stop.orders.clone());
+                // It ends with the pass that it speaks to: nobody hears it after that.
+                tokio::spawn(async move { orders.give(runner.orders(&newer, plan).await) });
+            }
             self.status.send_modify(|s| s.phase = Phase::Draining);
         }
         if self.state.good.as_ref().is_none_or(|before| before.commit != commit) {

@@ -44,6 +44,7 @@ pub use source::{Found, GitSource, RevisionSource};
 pub use status::*;
 pub use timing::{LEAVE_TIME, Timing};
 
+use crate::action::Order;
 use crate::execute::Stop;
 use crate::finding::{Code, Finding};
 use crate::plan::Plan;
@@ -53,6 +54,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use passes::RunningPass;
 use report::Readings;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -70,6 +72,11 @@ pub trait PassRunner: Send + Sync + 'static {
 
     /// Runs one pass. Heeds `stop` at the next safe point. What happens is told to `watch`.
     async fn run(&self, request: PassRequest, watch: PassWatch, stop: Stop) -> PassSummary;
+
+    /// What a newer, valid commit says to the steps of a plan that is being carried out.
+    async fn orders(&self, _newer: &str, _running: Arc<Plan>) -> BTreeMap<String, Order> {
+        BTreeMap::new()
+    }
 }
 
 /// What became of a check.

@@ -1,6 +1,7 @@
 //! The daemon's passes: a commit of the mirror, loaded, observed, planned, carried out, until nothing is left to do.
 
 use super::{Checked, PassRequest, PassResult, PassRunner, PassSummary, PassWatch, Phase, Reason, Resting, StopReason};
+use crate::action::Order;
 use crate::execute::{Event, ExecuteError, Report, Stop, recover, under_way};
 use crate::finding::{Code, Finding};
 use crate::journal::{Journal, Outcome};
@@ -13,7 +14,7 @@ use crate::plan::{Plan, PlanOptions, ResourceReport, Sync};
 use crate::source::git::{GitError, GitErrorKind, Mirror};
 use async_trait::async_trait;
 use jiff::Timestamp;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Rounds of one pass: what a round's end shows for the first time (a leftover, a definition that changed under a step) is
@@ -188,6 +189,13 @@ impl PassRunner for Runner {
             Read::Desired(_) => Checked::Valid,
             Read::Invalid(findings) => Checked::Invalid(findings),
             Read::Unreadable(why) => Checked::Unreadable(why),
+        }
+    }
+
+    async fn orders(&self, newer: &str, running: Arc<Plan>) -> BTreeMap<String, Order> {
+        match self.read(newer).await {
+            Read::Desired(desired) => crate::kind::orders(&running, &desired.resources),
+            Read::Invalid(_) | Read::Unreadable(_) => BTreeMap::new(),
         }
     }
 

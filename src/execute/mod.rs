@@ -27,6 +27,7 @@ pub use run::execute;
 use crate::journal::{JournalError, Outcome};
 use crate::model::ResourceId;
 use crate::observed::Progress;
+use crate::provider::Orders;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -79,6 +80,8 @@ pub struct Stop {
     pub superseded: CancellationToken,
     /// Leave what runs, too: interruptible steps end, a peer-to-peer migration goes on by itself and is adopted later.
     pub leave: CancellationToken,
+    /// What a newer commit says to what runs.
+    pub orders: Orders,
 }
 
 impl Stop {

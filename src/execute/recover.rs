@@ -4,7 +4,7 @@
 use super::step::on_disk;
 use crate::journal::{InDoubt, Journal, JournalError, Outcome};
 use crate::plan::Step;
-use crate::provider::{Look, StepCtx, WriteFleet};
+use crate::provider::{Look, StepCtx, StepOrders, WriteFleet};
 use futures::StreamExt;
 use jiff::Timestamp;
 use std::sync::Arc;
@@ -94,7 +94,12 @@ pub async fn recover(
 async fn find(record: &InDoubt, fleet: &WriteFleet) -> Found {
     let action = &record.step.action;
     let Some(actor) = fleet.actor(action) else { return Found::Undeclared };
-    let ctx = StepCtx { deadline: DEADLINE, cancel: CancellationToken::new(), progress: Arc::new(|_| {}) };
+    let ctx = StepCtx {
+        deadline: DEADLINE,
+        cancel: CancellationToken::new(),
+        progress: Arc::new(|_| {}),
+        orders: StepOrders::default(),
+    };
     let late = || Found::Unknown(format!("no answer within {} s", DEADLINE.as_secs()));
     match tokio::time::timeout(DEADLINE, actor.look(action, &ctx)).await {
         Err(_) => late(),

@@ -66,6 +66,15 @@ pub(super) fn act_deadline(step: &Step, limits: &ExecuteLimits) -> Duration {
     }
 }
 
+/// Further attempts at a step: as many as its policy says, where it says.
+fn retries(step: &Step, limits: &ExecuteLimits) -> u32 {
+    match &step.action {
+        Action::Machine(MachineAction::MigrateVirtualMachine(m)) => m.retries,
+        Action::Machine(_) => None,
+    }
+    .unwrap_or(limits.attempts.saturating_sub(1))
+}
+
 /// Runs a journal call where it may block.
 pub(super) async fn on_disk<T: Send + 'static>(
     journal: &Arc<dyn Journal>,
@@ -122,6 +131,7 @@ impl Runner {
             deadline,
             cancel: cancel.clone(),
             progress: Arc::new(move |progress| events(Event::Progress { step: step.clone(), progress })),
+            orders: self.stop.orders.of(&self.step.id),
         }
     }
 
@@ -129,7 +139,7 @@ impl Runner {
         let mut pauses = ExponentialBuilder::default()
             .with_min_delay(self.limits.backoff)
             .with_max_delay(LONGEST_PAUSE.max(self.limits.backoff))
-            .with_max_times(usize::try_from(self.limits.attempts.saturating_sub(1)).unwrap_or(usize::MAX))
+            .with_max_times(usize::try_from(retries(&self.step, &self.limits)).unwrap_or(usize::MAX))
             .with_jitter()
             .with_jitter_seed(jitter_seed(&self.step.id, (self.now)()))
             .build();

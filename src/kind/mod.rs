@@ -3,9 +3,12 @@
 pub mod host;
 pub mod import;
 pub mod migration_policy;
+mod orders;
 pub mod settings;
 pub mod storage_pool;
 pub mod virtual_machine;
+
+pub use orders::orders;
 
 use crate::finding::{Code, Finding};
 use crate::model::{KindName, Manifest, Metadata, Origin, ResourceId, Revision};

@@ -117,7 +117,7 @@ fn settle(steps: &mut [Step]) {
 }
 
 /// Why disturbing steps may not run now, if they may not.
-fn closed(windows: &[SyncWindow], now: Timestamp) -> Option<String> {
+pub fn closed(windows: &[SyncWindow], now: Timestamp) -> Option<String> {
     let now = now.to_zoned(TimeZone::UTC);
     let open = |kind| windows.iter().find(|w| w.kind == kind && is_open(w, &now));
     if let Some(w) = open(WindowKind::Deny) {

@@ -5,9 +5,11 @@ mod ask;
 mod fleet;
 #[cfg(feature = "libvirt")]
 pub mod libvirt;
+mod orders;
 pub mod simulator;
 
 pub use fleet::{ReadFleet, WriteFleet};
+pub use orders::{Orders, StepOrders};
 
 use crate::action::Action;
 use crate::observed::{Answer, HostState, Progress, Question, Reading};
@@ -88,6 +90,8 @@ pub struct StepCtx {
     pub cancel: CancellationToken,
     /// Takes progress.
     pub progress: Arc<dyn Fn(Progress) + Send + Sync>,
+    /// What a newer commit says to this step while it runs.
+    pub orders: StepOrders,
 }
 
 /// Why an action failed.

@@ -1,5 +1,6 @@
 //! The libvirt provider against real libvirt: its in-process test driver, and the lab's QEMU hosts.
 
+mod control;
 mod driver;
 mod events;
 mod moves;
@@ -10,7 +11,7 @@ use drover::action::{Action, MachineAction};
 use drover::kind::host::HostSpec;
 use drover::observed::{DomainState, HostState, Progress, Reading};
 use drover::provider::libvirt::{Options, Reader, Writer};
-use drover::provider::{ActError, Actor, Look, Observer, StepCtx};
+use drover::provider::{ActError, Actor, Look, Observer, StepCtx, StepOrders};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -33,7 +34,7 @@ fn step(deadline: Duration) -> Step {
     let heard = Arc::new(Mutex::new(Vec::new()));
     let tell = heard.clone();
     let progress = Arc::new(move |p| tell.lock().unwrap().push(p));
-    Step { ctx: StepCtx { deadline, cancel: CancellationToken::new(), progress }, heard }
+    Step { ctx: StepCtx { deadline, cancel: CancellationToken::new(), progress, orders: StepOrders::default() }, heard }
 }
 
 /// Looks at an action.

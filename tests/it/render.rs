@@ -60,28 +60,16 @@ fn step(id: &str, name: &str, action: MachineAction, summary: &str) -> Step {
         undo: Some("put the old manifest back".into()),
         estimate: Estimate::default(),
         blocked_by: Vec::new(),
+        checks: Vec::new(),
     }
 }
 
 fn migrate(id: &str, name: &str, from: &str, to: &str) -> Step {
     let migration = Migration {
-        uuid: Uuid::nil(),
-        name: name.into(),
-        from: from.into(),
-        to: to.into(),
-        way: MigrationWay::Live,
-        destination_uri: format!("qemu+tls://{to}/system"),
-        listen_uri: None,
-        copy: Vec::new(),
-        delete_source_copies: false,
-        tuning: Default::default(),
-        bandwidth_mib: None,
         max_downtime_millis: Some(300),
-        parallel: None,
-        auto_converge: false,
-        post_copy_after_millis: None,
         timeout_millis: 1_800_000,
         autostart: true,
+        ..Migration::new(Uuid::nil(), name, [from, to], MigrationWay::Live, format!("qemu+tls://{to}/system"))
     };
     Step {
         why: "`spec.host` was kvm-a and is kvm-b".into(),

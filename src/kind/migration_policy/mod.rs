@@ -1,8 +1,13 @@
 //! `MigrationPolicy`: how machines move.
 
+mod apply;
+mod dirty_rate;
+mod prechecks;
 mod spec;
 
+pub use dirty_rate::{DirtyRatePolicy, Measurement};
+pub use prechecks::Prechecks;
 pub use spec::{
-    AutoConverge, Compression, CopyStorage, MigrationPolicySpec, Mode, ParallelConnections, PostCopy, RaiseDowntime,
-    Throttle, Timeout, TimeoutAction, Transport,
+    AutoConverge, Compression, Control, CopyStorage, MigrationPolicySpec, Mode, ParallelConnections, PostCopy,
+    RaiseDowntime, Throttle, Timeout, TimeoutAction, Transport,
 };

@@ -1,9 +1,10 @@
 //! The fields of a MigrationPolicy, each with libvirt's parameter for it, and its rules.
 
+use super::prechecks::{self, Prechecks};
 use crate::finding::{Code, Finding};
+use crate::kind::settings::{SyncWindow, check_windows};
 use crate::kind::{Resources, Spec};
 use crate::model::{KindName, Manifest, Rate, Span};
-use crate::observed::DirtyRateMode;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -50,11 +51,31 @@ pub struct MigrationPolicySpec {
     /// Delete the source's disks after they were copied and the machine runs at the destination. Otherwise they stay,
     /// and the plan names them.
     pub delete_source_copies: bool,
+    /// Only these disks are copied, by their names in the manifest or their targets (`vda`;
+    /// `VIR_MIGRATE_PARAM_MIGRATE_DISKS`). A machine that has another disk on storage that the hosts do not share is not
+    /// moved. Every disk that needs it where not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub copy_disks: Option<Vec<String>>,
     /// When to give up, and what then.
     pub timeout: Timeout,
     /// Whether it is measured, while a plan is made that moves the machine live, how fast its guest writes to its memory
     /// (`virDomainStartDirtyRateCalc`), for the prediction of the move: `true`, `false`, or over how long and in which way.
-    pub dirty_rate: DirtyRatePolicy,
+    pub dirty_rate: super::DirtyRatePolicy,
+    /// Who drives the move: the source's libvirt daemon (`VIR_MIGRATE_PEER2PEER`), or Drover (`virDomainMigrate3`).
+    pub control: Control,
+    /// So many further attempts after one that failed, was aborted at its time-out included, and left the machine where it
+    /// was. Failures that pass by themselves are tried again twice where not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 20))]
+    pub retries: Option<u32>,
+    /// When machines with this policy may move, beside the `syncWindows` of Settings; any time where none is given.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub windows: Vec<SyncWindow>,
+    /// What happens where a precheck is not passed, by its name: `Ignore`, `Warn`, `Block`, or `Require` (what could not be
+    /// read holds the move back as well). docs/prechecks.md lists them with what each does by itself; those that keep data
+    /// from being lost and machines from running twice can only be made stricter.
+    #[serde(skip_serializing_if = "Prechecks::is_empty")]
+    pub prechecks: Prechecks,
 }
 
 impl Default for MigrationPolicySpec {
@@ -74,45 +95,13 @@ impl Default for MigrationPolicySpec {
             copy_storage: CopyStorage::None,
             synchronous_writes: false,
             delete_source_copies: false,
+            copy_disks: None,
             timeout: Timeout::default(),
-            dirty_rate: DirtyRatePolicy::Switch(true),
-        }
-    }
-}
-
-/// Whether and how the dirty rate of a machine that is to move is measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
-pub enum DirtyRatePolicy {
-    /// Over one second, by a sample of the pages; or not at all.
-    Switch(bool),
-    /// So.
-    By(Measurement),
-}
-
-/// How a dirty rate is measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct Measurement {
-    /// Over how long, 1 to 60 s in whole seconds. A plan that moves the machine takes as much longer.
-    pub period: Span,
-    /// In which way.
-    pub mode: DirtyRateMode,
-}
-
-impl Default for Measurement {
-    fn default() -> Self {
-        Self { period: Span::seconds(1), mode: DirtyRateMode::default() }
-    }
-}
-
-impl DirtyRatePolicy {
-    /// What is to be measured, if anything.
-    pub fn measurement(self) -> Option<Measurement> {
-        match self {
-            Self::Switch(false) => None,
-            Self::Switch(true) => Some(Measurement::default()),
-            Self::By(measurement) => Some(measurement),
+            dirty_rate: super::DirtyRatePolicy::Switch(true),
+            control: Control::Auto,
+            retries: None,
+            windows: Vec::new(),
+            prechecks: Prechecks::default(),
         }
     }
 }
@@ -247,8 +236,23 @@ pub enum CopyStorage {
     /// The move is refused.
     #[default]
     None,
-    /// They are copied in full.
+    /// They are copied in full (`VIR_MIGRATE_NON_SHARED_DISK`); an image over a backing image becomes one image.
     All,
+    /// What lies above their backing images is copied (`VIR_MIGRATE_NON_SHARED_INC`). The destination must have the same
+    /// backing image at the same path; a disk without one is copied in full.
+    Incremental,
+}
+
+/// Who drives a move.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Control {
+    /// `PeerToPeer`; `Managed` where the source cannot reach the destination's daemon.
+    #[default]
+    Auto,
+    /// The source's daemon connects to the destination's. The move goes on when Drover stops.
+    PeerToPeer,
+    /// Drover, over its connections to both. The move is cancelled when Drover stops, and the machine stays where it is.
+    Managed,
 }
 
 /// When to give up.
@@ -285,6 +289,7 @@ impl Spec for MigrationPolicySpec {
 
     fn check(manifest: &Manifest<Self>, _all: &Resources, findings: &mut Vec<Finding>) {
         let spec = &manifest.spec;
+        prechecks::check(manifest, findings);
         if spec.timeout.after.0 == 0 {
             findings.push(
                 Finding::new(Code::WrongValue, "a time-out of zero would abort every migration")
@@ -310,6 +315,22 @@ impl Spec for MigrationPolicySpec {
                 "give `after`, `passes`, or both",
             );
         }
+        if spec.control == Control::Managed && spec.transport == Transport::Tunnelled {
+            say(
+                Code::Contradiction,
+                "spec.control",
+                "only the source's daemon can tunnel a move through its connection",
+                "use `control: PeerToPeer`, or `transport: Tls`",
+            );
+        }
+        if spec.copy_disks.is_some() && spec.copy_storage == CopyStorage::None {
+            say(
+                Code::Contradiction,
+                "spec.copyDisks",
+                "`copyDisks` says which disks are copied, and `copyStorage` copies none",
+                "set `copyStorage: All` or `Incremental`, or take it out",
+            );
+        }
         if !spec.permanent {
             say(
                 Code::Contradiction,
@@ -318,7 +339,7 @@ impl Spec for MigrationPolicySpec {
                 "take `permanent: false` out",
             );
         }
-        if let DirtyRatePolicy::By(m) = spec.dirty_rate
+        if let super::DirtyRatePolicy::By(m) = spec.dirty_rate
             && !(m.period.0 % 1000 == 0 && (1000..=60_000).contains(&m.period.0))
         {
             say(
@@ -442,5 +463,6 @@ impl Spec for MigrationPolicySpec {
                     .of(manifest, "spec.deleteSourceCopies"),
             );
         }
+        check_windows(manifest, "spec.windows", &spec.windows, findings);
     }
 }

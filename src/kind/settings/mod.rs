@@ -2,4 +2,4 @@
 
 mod spec;
 
-pub use spec::{Drift, SettingsSpec, SyncWindow, Weekday, WindowKind};
+pub use spec::{Drift, SettingsSpec, SyncWindow, Weekday, WindowKind, check_windows};

@@ -124,14 +124,7 @@ impl Spec for SettingsSpec {
         if let Some(policy) = &manifest.spec.migration_policy {
             all.check_reference(manifest, "spec.migrationPolicy", &MigrationPolicySpec::KIND, policy, findings);
         }
-        for (i, w) in manifest.spec.sync_windows.iter().enumerate() {
-            if w.duration.0 == 0 || w.duration.0 > 7 * 86_400_000 {
-                findings.push(
-                    Finding::new(Code::WrongValue, "a window is open for more than nothing and at most 7 days")
-                        .of(manifest, &format!("spec.syncWindows[{i}].duration")),
-                );
-            }
-        }
+        check_windows(manifest, "spec.syncWindows", &manifest.spec.sync_windows, findings);
         for (i, s) in manifest.spec.suspended.iter().enumerate() {
             let named = s.split_once('/').filter(|(_, name)| !name.is_empty());
             let kind = named.and_then(|(kind, _)| crate::kind::KINDS.iter().find(|k| k.name.as_str() == kind));
@@ -158,6 +151,18 @@ impl Spec for SettingsSpec {
                         .hint("write `Kind/name` or `Kind/*`"),
                 );
             }
+        }
+    }
+}
+
+/// Reports windows that never open, or never close.
+pub fn check_windows<S>(manifest: &Manifest<S>, path: &str, windows: &[SyncWindow], findings: &mut Vec<Finding>) {
+    for (i, w) in windows.iter().enumerate() {
+        if w.duration.0 == 0 || w.duration.0 > 7 * 86_400_000 {
+            findings.push(
+                Finding::new(Code::WrongValue, "a window is open for more than nothing and at most 7 days")
+                    .of(manifest, &format!("{path}[{i}].duration")),
+            );
         }
     }
 }

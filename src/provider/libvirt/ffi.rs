@@ -24,6 +24,7 @@ use std::ffi::{CStr, CString, c_char, c_int, c_longlong, c_uint};
 use std::ptr;
 use std::sync::Once;
 use std::time::Duration;
+use virt::connect::Connect;
 use virt::domain::Domain;
 use virt::error::Error;
 use virt::stream::Stream;
@@ -229,6 +230,32 @@ pub(super) fn migrate(
         )
     };
     if result < 0 { Err(Error::last_error()) } else { Ok(()) }
+}
+
+/// Moves a domain over this program's own connections to both daemons (`virDomainMigrate3`). Blocks until the migration
+/// ends; it is cancelled when this program dies.
+pub(super) fn migrate_managed(
+    domain: &Domain,
+    destination: &Connect,
+    parameters: &MigrationParameters,
+    flags: sys::virDomainMigrateFlags,
+) -> Result<(), Error> {
+    // SAFETY: domain, connection and parameters are borrowed for the whole call; libvirt does not keep or change them.
+    let moved = unsafe {
+        sys::virDomainMigrate3(
+            domain.as_ptr(),
+            destination.as_ptr(),
+            parameters.params,
+            parameters.count.max(0).unsigned_abs(),
+            flags,
+        )
+    };
+    if moved.is_null() {
+        return Err(Error::last_error());
+    }
+    // SAFETY: a reference to the moved domain that the caller owns; dropping it gives it back.
+    drop(unsafe { Domain::from_ptr(moved) });
+    Ok(())
 }
 
 /// What comes next in a sparse stream.

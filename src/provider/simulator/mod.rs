@@ -19,7 +19,7 @@ mod state;
 pub use faults::{Call, Effect, Fault};
 
 use super::{ActError, Actor, Look, Observer, StepCtx, WriteFleet};
-use crate::action::{Action, AtTimeout, MachineAction, Migration};
+use crate::action::{Action, AtTimeout, MachineAction, Migration, Order};
 use crate::observed::{DomainState, HostState, Reading, RunState, VolumeState};
 use async_trait::async_trait;
 use faults::Faults;
@@ -442,8 +442,15 @@ impl World {
             migrate::begin(&mut state, m, mishap, begun)?;
         }
         self.kept().await;
+        let mut news = ctx.orders.clone();
         while let Some(progress) = self.under_way(m) {
             (ctx.progress)(progress);
+            if let Some(Order::Abort { why }) = news.news() {
+                let mut state = self.state();
+                state.settle(Instant::now());
+                state.abort(m.uuid, &format!("it was aborted: {why}"));
+                continue;
+            }
             // A migration that switches to post-copy, or whose guest is paused, comes to its end by itself.
             let gives_up = m.tuning.at_timeout == AtTimeout::Abort;
             if gives_up && begun.elapsed() >= Duration::from_millis(m.timeout_millis) {

@@ -76,7 +76,7 @@ pub(super) async fn act(writer: &Writer, m: &Migration, step: &Step) -> Result<(
 }
 
 /// Follows an action to its end, and does something once bytes have flowed.
-async fn while_under_way(
+pub(super) async fn while_under_way(
     action: impl Future<Output = Result<(), ActError>>,
     step: &Step,
     disturb: impl AsyncFnOnce(),
@@ -102,7 +102,7 @@ pub(super) async fn moved(writer: &Writer, m: &Migration) -> DomainState {
 }
 
 /// Everything that must hold after a failed move: running where it was, nothing of it at the destination.
-async fn stayed(writer: &Writer, m: &Migration) {
+pub(super) async fn stayed(writer: &Writer, m: &Migration) {
     let here = domain(writer, &m.from, m.uuid).await.expect("the source does not have it any more");
     assert_eq!((here.state, here.job.is_none()), (RunState::Running, true), "{here:?}");
     assert!(domain(writer, &m.to, m.uuid).await.is_none(), "the destination has something of it");
@@ -159,7 +159,7 @@ fn a_running_machine_moves_and_keeps_running() {
 }
 
 /// A pool over a folder of the host's own.
-async fn local_pool(writer: &Writer, host: &str) -> String {
+pub(super) async fn local_pool(writer: &Writer, host: &str) -> String {
     pool(writer, host, "local", "/srv/local").await
 }
 
@@ -181,6 +181,7 @@ async fn pool(writer: &Writer, host: &str, pool: &str, path: &str) -> String {
 
 fn copied(guest: &Guest, mib: u64) -> MigratedVolume {
     MigratedVolume {
+        backing: None,
         target: "vda".into(),
         pool: "local".into(),
         volume: format!("{}.img", guest.name()),
@@ -275,7 +276,7 @@ fn a_machine_that_is_off_moves_with_its_disk_and_one_that_runs_does_not() {
 }
 
 /// A guest whose migration takes a while at some MiB/s.
-fn slow(lab: &Lab, vm: &Guest) -> Uuid {
+pub(super) fn slow(lab: &Lab, vm: &Guest) -> Uuid {
     let uuid = born(lab, vm, "a", &["dirty=48", "rate=2", "mem=256"]);
     vm.wait_beats(10);
     uuid

@@ -12,6 +12,7 @@ mod live;
 mod moves;
 mod ownership;
 mod repository;
+mod retune;
 
 use crate::git::servers::{Origin, git};
 use crate::lab::{Gap, Guest, HOSTS, Lab, wait_for};

@@ -7,7 +7,7 @@ use drover::action::{Action, DomainXmlEdit, ImageSource, LiveChange, MachineActi
 use drover::domain_xml::{digest, owner_of, parse};
 use drover::observed::{JobOperation, OwnerMark, RunState};
 use drover::provider::simulator::{Call, Effect, Fault, World};
-use drover::provider::{Look, StepCtx};
+use drover::provider::{Look, StepCtx, StepOrders};
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -19,7 +19,12 @@ const DISK: &str = "<disk type='file' device='disk'><driver name='qemu' type='qc
 const DATA: &str = "<disk type='file' device='disk'><source file='/var/lib/images/data.qcow2'/><target dev='vdb' bus='virtio'/></disk>";
 
 fn ctx() -> StepCtx {
-    StepCtx { deadline: Duration::from_secs(600), cancel: CancellationToken::new(), progress: Arc::new(|_| {}) }
+    StepCtx {
+        deadline: Duration::from_secs(600),
+        cancel: CancellationToken::new(),
+        progress: Arc::new(|_| {}),
+        orders: StepOrders::default(),
+    }
 }
 
 async fn look(world: &World, action: &MachineAction) -> Look {
@@ -66,6 +71,7 @@ async fn with_disk(world: &World) {
 fn copying() -> MachineAction {
     let mut m = migration(1, "a", "b", MigrationWay::Live);
     m.copy = vec![MigratedVolume {
+        backing: None,
         target: "vda".into(),
         pool: "images".into(),
         volume: "root.qcow2".into(),

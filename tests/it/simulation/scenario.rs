@@ -11,7 +11,7 @@ use drover::kind::{Desired, Resources, Spec};
 use drover::model::{Bytes, Manifest, Metadata, Origin, Revision};
 use drover::observed::{DomainState, RunState};
 use drover::provider::simulator::World;
-use drover::provider::{Look, StepCtx};
+use drover::provider::{Look, StepCtx, StepOrders};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -147,7 +147,12 @@ pub fn id(name: &str) -> Uuid {
 }
 
 fn ctx() -> StepCtx {
-    StepCtx { deadline: Duration::from_secs(3600), cancel: CancellationToken::new(), progress: Arc::new(|_| {}) }
+    StepCtx {
+        deadline: Duration::from_secs(3600),
+        cancel: CancellationToken::new(),
+        progress: Arc::new(|_| {}),
+        orders: StepOrders::default(),
+    }
 }
 
 /// Does something by hand if it can be done; gives whether it was.

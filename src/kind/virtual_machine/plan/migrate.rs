@@ -1,18 +1,18 @@
 //! A machine that should be on another host.
 
+use super::super::precheck::{self, Move, Prechecked};
 use super::super::survey::Copy;
 use super::super::{PowerState, RestartPolicy};
 use super::{Chain, Draft, Here, MIGRATION, place};
-use crate::action::{AtTimeout, MachineAction, MigratedVolume, Migration, MigrationWay, Tuning};
+use crate::action::{MachineAction, Migration, MigrationWay};
 use crate::domain_xml;
 use crate::finding::Code;
-use crate::kind::migration_policy::{
-    AutoConverge, CopyStorage, MigrationPolicySpec, Mode, ParallelConnections, Throttle, TimeoutAction, Transport,
-};
+use crate::kind::Resources;
+use crate::kind::migration_policy::{CopyStorage, MigrationPolicySpec, Mode};
 use crate::kind::virtual_machine::volumes;
 use crate::model::Rate;
-use crate::observed::{HostState, RunState};
-use crate::plan::{Block, Disruption, Drafts, Effect, Estimate, Fact, Operation};
+use crate::observed::RunState;
+use crate::plan::{Block, Check, Disruption, Drafts, Effect, Estimate, Fact, Operation, closed};
 
 /// Taken for the link where neither host says its bandwidth and the policy sets no limit.
 const ASSUMED_LINK: Rate = Rate(1_000_000_000);
@@ -53,7 +53,8 @@ impl<'a> Draft<'a> {
             chain.push(step, out);
             self.rename_off(here, chain, out);
         }
-        let (migration, mut blocks) = self.migration(here, target, way, &policy);
+        let mut blocks = self.cordoned(target);
+        let (migration, checks) = self.migration(here, target, way, &policy);
         if way == MigrationWay::Live && !was_active {
             blocks.push(Block {
                 code: Code::CannotMove,
@@ -63,6 +64,13 @@ impl<'a> Draft<'a> {
         }
         if !was_active {
             blocks.extend(self.elsewhere(here));
+        }
+        if let Some(reason) = closed(&policy.windows, self.ctx.now) {
+            blocks.push(Block {
+                code: Code::WindowClosed,
+                reason,
+                way_out: "wait for the window, or change `windows` in the migration policy".into(),
+            });
         }
         let copied: u64 = migration.copy.iter().map(|v| v.capacity).sum();
         let copied_to: Vec<String> = migration.copy.iter().map(|v| v.to_pool.clone()).collect();
@@ -80,6 +88,7 @@ impl<'a> Draft<'a> {
         step.disruption = if way == MigrationWay::Live { Disruption::Brief } else { Disruption::None };
         step.interruption = MIGRATION;
         step.blocked_by = blocks;
+        step.checked(checks);
         for wish in
             self.ctx.observed.host(target).and_then(|t| volumes(self.m, t, self.ctx.resources).ok()).unwrap_or_default()
         {
@@ -152,258 +161,47 @@ impl<'a> Draft<'a> {
         crate::kind::virtual_machine::policy(self.m, self.ctx.resources)
     }
 
-    /// The migration, and why it cannot be.
+    /// The migration, and what was looked at beforehand.
     fn migration(
         &self,
         here: Here<'_>,
         target: &str,
         way: MigrationWay,
         policy: &MigrationPolicySpec,
-    ) -> (Migration, Vec<Block>) {
-        let mut blocks = self.cordoned(target);
+    ) -> (Migration, Vec<Check>) {
         let to = self.ctx.resources.hosts.get(target).map(|h| &h.spec);
-        let migration = to.map(|t| t.migration.clone()).unwrap_or_default();
-        let mut copy = Vec::new();
-        match self.ctx.observed.host(target) {
-            None => blocks.push(Block {
-                code: Code::HostUnknown,
-                reason: format!(
-                    "`{target}` could not be read: {}",
-                    self.ctx.survey.unknown().get(target).map_or("it is fenced", String::as_str)
-                ),
-                way_out: "bring it back, or choose another host".into(),
-            }),
-            Some(there) => {
-                blocks.extend(self.incompatible(here, target, there, way));
-                blocks.extend(self.unmet(target, there));
-                match self.copies(here, target, there, policy) {
-                    Ok(volumes) => copy = volumes,
-                    Err(block) => blocks.push(block),
-                }
+        let there = to.map(|t| t.migration.clone()).unwrap_or_default();
+        let prechecked = match self.ctx.observed.host(target) {
+            None => {
+                let why = self.ctx.survey.unknown().get(target).map_or("it is fenced", String::as_str);
+                Prechecked { checks: precheck::unread(policy, target, why), copy: Vec::new() }
             }
-        }
-        let action = Migration {
-            uuid: here.domain.uuid,
-            name: here.domain.name.clone(),
-            from: here.host.into(),
-            to: target.into(),
-            way,
-            destination_uri: to.map(|t| t.migration.uri.clone().unwrap_or_else(|| t.uri.clone())).unwrap_or_default(),
-            listen_uri: migration
+            Some(destination) => precheck::run(&Move {
+                ctx: self.ctx,
+                machine: Some(self.m),
+                domain: here.domain,
+                from: here.host,
+                source: here.state,
+                to: target,
+                destination,
+                way,
+                policy,
+            }),
+        };
+        let uri = to.map(|t| t.migration.uri.clone().unwrap_or_else(|| t.uri.clone())).unwrap_or_default();
+        let mut migration = Migration {
+            listen_uri: there
                 .address
                 .as_ref()
                 .map(|a| if a.contains(':') { format!("tcp://[{a}]") } else { format!("tcp://{a}") }),
-            delete_source_copies: policy.delete_source_copies && !copy.is_empty(),
-            copy,
-            bandwidth_mib: policy.bandwidth.map(Rate::mebibytes_per_second),
-            max_downtime_millis: policy.max_downtime.map(|d| d.0),
-            parallel: policy.parallel_connections.map(|p| match p {
-                ParallelConnections::Count(n) => n,
-                ParallelConnections::Auto(_) => {
-                    let link = self.link(here.host, target).0.div_ceil(10_000_000_000);
-                    u32::try_from(link.clamp(2, 255)).unwrap_or(2)
-                }
-            }),
-            tuning: tuning(policy),
-            auto_converge: policy.auto_converge.is_on(),
-            post_copy_after_millis: policy.post_copy.as_ref().and_then(|p| p.after).map(|after| after.0),
-            timeout_millis: policy.timeout.after.0,
+            delete_source_copies: policy.delete_source_copies && !prechecked.copy.is_empty(),
+            copy: prechecked.copy,
             autostart: self.m.spec.autostart.unwrap_or(here.domain.autostart),
+            incremental: policy.copy_storage == CopyStorage::Incremental,
+            ..Migration::new(here.domain.uuid, &here.domain.name, [here.host, target], way, uri)
         };
-        (action, blocks)
-    }
-
-    /// What the destination does not offer, and what libvirt refuses or gets wrong.
-    fn incompatible(&self, here: Here<'_>, target: &str, there: &HostState, way: MigrationWay) -> Vec<Block> {
-        let mut blocks = Vec::new();
-        let mut block = |reason: String, way_out: &str| {
-            blocks.push(Block { code: Code::Incompatible, reason, way_out: way_out.into() });
-        };
-        if there.driver != here.state.driver {
-            block(
-                format!("`{target}` runs {}, `{}` runs {}", there.driver, here.host, here.state.driver),
-                "choose a host of the same kind",
-            );
-        }
-        if !there.uuid.is_empty() && there.uuid == here.state.uuid {
-            block(
-                format!("`{target}` and `{}` are one host: both have the UUID {}", here.host, there.uuid),
-                "give each host a `host_uuid` of its own in libvirtd.conf, or declare it once",
-            );
-        }
-        if let Some(other) = there.domains.iter().find(|d| d.name == here.domain.name && d.uuid != here.domain.uuid) {
-            block(
-                format!("the name `{}` on `{target}` belongs to the domain {}", other.name, other.uuid),
-                "rename one of them",
-            );
-        }
-        let xml = here.domain.live_xml.as_deref().or(here.domain.persistent_xml.as_deref()).unwrap_or_default();
-        if let Some(machine) = domain_xml::machine_type(xml)
-            && !there.machine_types.is_empty()
-            && !there.machine_types.contains(&machine)
-            && !there.machine_aliases.contains_key(&machine)
-        {
-            block(
-                format!("`{target}` does not know the machine type {machine}"),
-                "update its hypervisor, or give the machine an older type and restart it",
-            );
-        }
-        for network in domain_xml::networks(xml) {
-            match there.networks.get(&network) {
-                Some(true) => {}
-                Some(false) => {
-                    block(format!("network `{network}` on `{target}` is not started"), "start it (`virsh net-start`)")
-                }
-                None => {
-                    block(format!("`{target}` has no network `{network}`"), "define it there, or choose another host")
-                }
-            }
-        }
-        for device in domain_xml::immovable_devices(xml) {
-            if way == MigrationWay::Live {
-                block(
-                    format!("it has a device of the host: {device}"),
-                    "detach it, or move the machine while it is off",
-                );
-            }
-        }
-        if here.domain.managed_save {
-            block(
-                "it has a saved memory image, which a move would leave behind".into(),
-                "start it, or drop the image (`virsh managedsave-remove`)",
-            );
-        }
-        if here.domain.snapshots > 0 {
-            block(
-                format!("it has {} snapshots, which libvirt does not move", here.domain.snapshots),
-                "delete them (`virsh snapshot-delete`)",
-            );
-        }
-        if way == MigrationWay::Live {
-            let needed = domain_xml::memory_bytes(xml);
-            if there.free_memory > 0 && needed > there.free_memory {
-                block(
-                    format!(
-                        "`{target}` has {} of memory free, and it needs {}",
-                        crate::model::Bytes(there.free_memory >> 20 << 20),
-                        crate::model::Bytes(needed)
-                    ),
-                    "free memory there, or choose another host",
-                );
-            }
-        }
-        blocks
-    }
-
-    /// The disks that have to be copied, because the two hosts do not share what they are on.
-    fn copies(
-        &self,
-        here: Here<'_>,
-        target: &str,
-        there: &HostState,
-        policy: &MigrationPolicySpec,
-    ) -> Result<Vec<MigratedVolume>, Block> {
-        let xml = here.domain.persistent_xml.as_deref().or(here.domain.live_xml.as_deref()).unwrap_or_default();
-        let mut copies = Vec::new();
-        for disk in domain_xml::local_disks(xml) {
-            let found =
-                here.state.pools.iter().find_map(|(name, p)| {
-                    p.volumes.iter().find(|(_, v)| v.path == disk.path).map(|(v, s)| (name, v, s))
-                });
-            let manifest = self.ctx.resources.storage_pools.values().find(|p| {
-                let on = |h: &str| p.spec.hosts.iter().any(|x| x == h);
-                let name = p.spec.libvirt_name(p.name());
-                let holds = found.is_some_and(|(pool, _, _)| pool == name)
-                    || p.spec.target.as_ref().is_some_and(|t| disk.path.starts_with(&format!("{t}/")));
-                holds && on(here.host) && on(target)
-            });
-            if manifest.is_some_and(|p| p.spec.shared) {
-                continue;
-            }
-            if disk.read_only && there.pools.values().any(|p| p.volumes.values().any(|v| v.path == disk.path)) {
-                continue;
-            }
-            let block =
-                |reason: String, way_out: &str| Block { code: Code::CannotMove, reason, way_out: way_out.into() };
-            if policy.copy_storage == CopyStorage::None {
-                return Err(block(
-                    format!(
-                        "disk {} ({}) is not on storage that `{}` and `{target}` share",
-                        disk.target, disk.path, here.host
-                    ),
-                    "put it in a StoragePool that both hosts have with `shared: true`, or set `copyStorage: All` in the migration policy",
-                ));
-            }
-            let (Some((pool, volume, state)), Some(manifest)) = (found, manifest) else {
-                return Err(block(
-                    format!(
-                        "disk {} ({}) is in no StoragePool that both `{}` and `{target}` have, so it cannot be copied",
-                        disk.target, disk.path, here.host
-                    ),
-                    "declare the pool on both hosts",
-                ));
-            };
-            if disk.shareable {
-                return Err(block(
-                    format!("disk {} is shareable: a copy would be another disk", disk.target),
-                    "put it on shared storage",
-                ));
-            }
-            let to_pool = manifest.spec.libvirt_name(manifest.name());
-            if let Some(room) = there.pools.get(to_pool).filter(|p| p.active).map(|p| p.available)
-                && room < state.allocation
-            {
-                return Err(block(
-                    format!(
-                        "pool `{to_pool}` on `{target}` has {} bytes free, disk {} takes {}",
-                        room, disk.target, state.allocation
-                    ),
-                    "make room there",
-                ));
-            }
-            copies.push(MigratedVolume {
-                target: disk.target,
-                pool: pool.clone(),
-                volume: volume.clone(),
-                path: disk.path,
-                to_pool: to_pool.into(),
-                capacity: state.capacity,
-                format: state.format.clone(),
-            });
-        }
-        Ok(copies)
-    }
-
-    /// Pools that the machine's disks need on a host and that nothing brings there.
-    pub(super) fn unmet(&self, host: &str, state: &HostState) -> Vec<Block> {
-        volumes(self.m, state, self.ctx.resources)
-            .unwrap_or_default()
-            .into_iter()
-            .filter(|wish| {
-                let declared = self
-                    .ctx
-                    .resources
-                    .storage_pools
-                    .get(&wish.pool)
-                    .is_some_and(|p| p.spec.hosts.iter().any(|h| h == host));
-                !declared && !state.pools.get(&wish.libvirt_pool).is_some_and(|p| p.active)
-            })
-            .map(|wish| Block {
-                code: Code::Incompatible,
-                reason: format!("`{host}` does not have the pool `{}` of disk `{}`", wish.libvirt_pool, wish.disk),
-                way_out: format!("add `{host}` to the pool's `hosts`"),
-            })
-            .collect()
-    }
-
-    /// The slower of the two hosts' links.
-    fn link(&self, from: &str, to: &str) -> Rate {
-        let of = |h: &str| self.ctx.resources.hosts.get(h).and_then(|h| h.spec.migration.bandwidth);
-        match (of(from), of(to)) {
-            (Some(a), Some(b)) => a.min(b),
-            (Some(a), None) | (None, Some(a)) => a,
-            (None, None) => ASSUMED_LINK,
-        }
+        policy.apply(link(self.ctx.resources, here.host, target), &mut migration);
+        (migration, prechecked.checks)
     }
 
     fn estimate(
@@ -416,7 +214,7 @@ impl<'a> Draft<'a> {
     ) -> Estimate {
         let xml = here.domain.live_xml.as_deref().or(here.domain.persistent_xml.as_deref()).unwrap_or_default();
         let memory = if way == MigrationWay::Live { domain_xml::memory_bytes(xml) } else { 0 };
-        let link = self.link(here.host, target);
+        let link = link(self.ctx.resources, here.host, target);
         let rate = policy.bandwidth.map_or(link, |b| b.min(link)).bytes_per_second().max(1);
         let bytes = memory + copied;
         #[expect(clippy::cast_precision_loss, reason = "an estimate")]
@@ -430,31 +228,12 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// How often the longest pause is raised where the policy does not say: oVirt's steps are of that order.
-const RAISE_EVERY_MILLIS: u64 = 60_000;
-
-/// What a policy says of how a live migration converges and travels.
-fn tuning(policy: &MigrationPolicySpec) -> Tuning {
-    let throttle = match policy.auto_converge {
-        AutoConverge::By(throttle) => throttle,
-        AutoConverge::Switch(_) => Throttle::default(),
-    };
-    Tuning {
-        downtime_up_to_millis: policy.raise_downtime.map(|r| r.up_to.0),
-        downtime_every_millis: policy.raise_downtime.map(|r| r.every.map_or(RAISE_EVERY_MILLIS, |e| e.0)),
-        throttle_initial: throttle.initial,
-        throttle_increment: throttle.increment,
-        compression: policy.compression.map(|c| c.method().to_owned()),
-        zero_copy: policy.zero_copy,
-        tls: policy.transport == Transport::Tls,
-        tunnelled: policy.transport == Transport::Tunnelled,
-        post_copy_passes: policy.post_copy.as_ref().and_then(|p| p.passes),
-        post_copy_bandwidth_mib: policy.post_copy.as_ref().and_then(|p| p.bandwidth).map(Rate::mebibytes_per_second),
-        synchronous_writes: policy.synchronous_writes,
-        at_timeout: match policy.timeout.action {
-            TimeoutAction::Abort => AtTimeout::Abort,
-            TimeoutAction::PostCopy => AtTimeout::PostCopy,
-            TimeoutAction::Suspend => AtTimeout::Suspend,
-        },
+/// The slower of two hosts' links.
+pub(super) fn link(all: &Resources, from: &str, to: &str) -> Rate {
+    let of = |h: &str| all.hosts.get(h).and_then(|h| h.spec.migration.bandwidth);
+    match (of(from), of(to)) {
+        (Some(a), Some(b)) => a.min(b),
+        (Some(a), None) | (None, Some(a)) => a,
+        (None, None) => ASSUMED_LINK,
     }
 }

@@ -4,10 +4,12 @@
 mod change;
 mod create;
 mod migrate;
+mod orders;
 mod power;
 mod storage;
 mod sweep;
 
+pub use orders::order;
 pub use sweep::sweep;
 
 use super::baseline;

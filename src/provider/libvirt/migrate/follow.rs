@@ -2,7 +2,8 @@
 //! over another connection than the one the migration's call holds, because that one waits for hours.
 
 use super::judge::is_leaving;
-use crate::action::{AtTimeout, Migration};
+use super::retune;
+use crate::action::{AtTimeout, Migration, Order};
 use crate::observed::JobOperation;
 use crate::provider::StepCtx;
 use crate::provider::libvirt::connect::Host;
@@ -63,11 +64,13 @@ pub(super) async fn follow(
 ) -> Followed {
     let never = CancellationToken::new();
     let (started, over) = (over.is_some(), over.unwrap_or(&never));
+    let mut orders = orders.cloned();
+    let mut news = ctx.orders.clone();
     let begun = Instant::now();
     let mut last_answer = Instant::now();
-    let mut limited = orders.is_none_or(|o| o.max_downtime_millis.is_none());
-    let mut switched = orders.is_none_or(|o| !o.may_post_copy());
-    let mut raise = orders.and_then(Raise::of);
+    let mut limited = orders.as_ref().is_none_or(|o| o.max_downtime_millis.is_none());
+    let mut switched = orders.as_ref().is_none_or(|o| !o.may_post_copy());
+    let mut raise = orders.as_ref().and_then(Raise::of);
     let mut suspended = false;
     let mut order: Option<Abort> = None;
     let mut moved = (Instant::now(), (0, 0, 0));
@@ -98,7 +101,7 @@ pub(super) async fn follow(
                     moved = (Instant::now(), now);
                 }
                 (ctx.progress)(progress);
-                if !limited && let Some(millis) = orders.and_then(|o| o.max_downtime_millis) {
+                if !limited && let Some(millis) = orders.as_ref().and_then(|o| o.max_downtime_millis) {
                     limited = set_downtime(from, uuid, millis).await;
                 }
                 if let Some(raise) = &mut raise
@@ -116,7 +119,26 @@ pub(super) async fn follow(
             }
             Err(fault) => return Followed::Left { why: format!("its progress cannot be read: {fault}") },
         }
-        if let Some(orders) = orders
+        match news.news() {
+            Some(Order::Limits(newer)) => {
+                if let Some(now) = &mut orders {
+                    retune::retune(from, now, &newer).await;
+                    limited = true;
+                    raise = Raise::of(&newer);
+                    switched = switched || !newer.may_post_copy();
+                    retune::take(now, *newer);
+                }
+            }
+            Some(Order::Abort { why }) if in_post_copy => {
+                tracing::warn!(host = %from.name, %uuid, why, "past its point of no return: in post-copy a migration can only go on");
+            }
+            Some(Order::Abort { why }) if orders.is_some() => {
+                let why = format!("{}: {why}", super::NOT_WANTED);
+                order.get_or_insert(Abort { why, first: Instant::now(), last: None });
+            }
+            Some(Order::Abort { .. }) | None => {}
+        }
+        if let Some(orders) = &orders
             && !in_post_copy
         {
             let timeout = Duration::from_millis(orders.timeout_millis);
@@ -251,7 +273,7 @@ async fn look(from: &Host, uuid: Uuid) -> Result<Seen, Fault> {
 }
 
 /// Sets the longest pause; libvirt takes it only for a while that depends on the driver, so it is tried until it does.
-async fn set_downtime(from: &Host, uuid: Uuid, millis: u64) -> bool {
+pub(super) async fn set_downtime(from: &Host, uuid: Uuid, millis: u64) -> bool {
     let set = from
         .call("set the longest pause", move |c| {
             c.lookup_domain_by_uuid_string(&uuid.to_string())

@@ -1,4 +1,4 @@
-//! Moves of machines, peer-to-peer: the source's daemon drives the move and finishes it without Drover.
+//! Moves of machines, peer-to-peer where that can be: the source's daemon drives the move and finishes it without Drover.
 //!
 //! ```text
 //!   look ──Ready──► prepare ──► start ──► follow ──► judge ──There──► clean ──► done
@@ -14,13 +14,14 @@
 
 mod follow;
 mod judge;
+mod retune;
 mod storage;
 
 use super::connect::{Host, Hosts};
 use super::domain::{self, word};
 use super::error::{During, Fault};
 use super::{ffi, volume};
-use crate::action::{AtTimeout, Migration, MigrationWay, Tuning};
+use crate::action::{AtTimeout, Control, Migration, MigrationWay, Tuning};
 use crate::kind::host::{Transport, parse_uri};
 use crate::observed::{DomainState, Progress};
 use crate::provider::{ActError, Look, StepCtx};
@@ -38,6 +39,9 @@ const SETTLES_WITHIN: Duration = Duration::from_secs(45);
 
 /// How long the call may outlast the time-out: aborting waits for the daemon's locks, 136 s on a filtered port.
 const GRACE: Duration = Duration::from_secs(300);
+
+/// How the reason of an abort begins that Git asked for.
+const NOT_WANTED: &str = "it is not wanted any more";
 
 fn live(m: &Migration) -> bool {
     m.way == MigrationWay::Live
@@ -147,7 +151,14 @@ async fn start(
     ctx: &StepCtx,
     source: Option<&DomainState>,
 ) -> Result<Ended, ActError> {
-    probe_destination(m).await?;
+    let may_manage = m.control == Control::Auto && !m.tuning.tunnelled;
+    let mut managed = m.control == Control::Managed;
+    if !managed && let Err(refused) = probe_destination(m).await {
+        if !may_manage {
+            return Err(refused);
+        }
+        managed = true;
+    }
     let prepared = async {
         if m.copy.is_empty() {
             return Ok(());
@@ -171,11 +182,67 @@ async fn start(
         return Err(error);
     }
     let paused = source.is_some_and(|s| s.state == crate::observed::RunState::Paused);
+    loop {
+        let ended = drive(from, to, m, ctx, paused, managed).await?;
+        let falls_back = !managed && may_manage && ended.aborted.is_none();
+        match &ended.fault {
+            Some(fault) if falls_back && is_cut_off(fault, &m.destination_uri) => {
+                tracing::warn!(
+                    uuid = %m.uuid, from = %m.from, to = %m.to, error = %fault,
+                    "the source cannot reach the destination's daemon: Drover drives the migration itself, and has to run until its end"
+                );
+                managed = true;
+            }
+            _ => return Ok(ended),
+        }
+    }
+}
+
+/// Whether a peer-to-peer migration failed before it began, because the source's daemon had no way to the destination's.
+fn is_cut_off(fault: &Fault, destination_uri: &str) -> bool {
+    let port = parse_uri(destination_uri).ok().and_then(|c| super::connect::port(&c));
+    let at_daemon =
+        port.is_some_and(|port| fault.says("unable to connect to server at") && fault.says(&format!(":{port}'")));
+    at_daemon
+        || [
+            "failed to connect to remote libvirt",
+            "unable to resolve address",
+            "cannot recv data",
+            "authentication failed",
+        ]
+        .iter()
+        .any(|words| fault.says(words))
+}
+
+/// Starts a migration, by the source's daemon or by this program, and follows it to its end.
+async fn drive(
+    from: &Arc<Host>,
+    to: &Arc<Host>,
+    m: &Migration,
+    ctx: &StepCtx,
+    paused: bool,
+    managed: bool,
+) -> Result<Ended, ActError> {
     let over = CancellationToken::new();
     let call = async {
         let m = m.clone();
         let deadline = Duration::from_millis(m.timeout_millis).saturating_add(GRACE).max(ctx.deadline);
-        let result = from.call_alone("migrate it", deadline, move |c| call(c, &m, paused)).await;
+        let destination = if managed {
+            match to.dedicated(ctx.deadline).await {
+                Ok(session) => Some(session),
+                Err(fault) => {
+                    over.cancel();
+                    return Err(fault);
+                }
+            }
+        } else {
+            None
+        };
+        let result = from
+            .call_alone("migrate it", deadline, move |c| {
+                call(c, &m, paused, destination.as_ref().and_then(|session| session.connect()))
+            })
+            .await;
         over.cancel();
         result
     };
@@ -196,11 +263,19 @@ async fn start(
 }
 
 /// The call that moves a machine; it holds its thread until the end.
-fn call(c: &virt::connect::Connect, m: &Migration, paused: bool) -> Result<(), Fault> {
+fn call(
+    c: &virt::connect::Connect,
+    m: &Migration,
+    paused: bool,
+    destination: Option<&virt::connect::Connect>,
+) -> Result<(), Fault> {
     let what = || format!("move `{}` to host `{}`", m.name, m.to);
     let domain = c.lookup_domain_by_uuid_string(&m.uuid.to_string()).during(what())?;
     let mut parameters = ffi::MigrationParameters::new();
-    let mut flags = sys::VIR_MIGRATE_PEER2PEER | sys::VIR_MIGRATE_PERSIST_DEST | sys::VIR_MIGRATE_UNDEFINE_SOURCE;
+    let mut flags = sys::VIR_MIGRATE_PERSIST_DEST | sys::VIR_MIGRATE_UNDEFINE_SOURCE;
+    if destination.is_none() {
+        flags |= sys::VIR_MIGRATE_PEER2PEER;
+    }
     if live(m) {
         flags |= sys::VIR_MIGRATE_LIVE | sys::VIR_MIGRATE_ABORT_ON_ERROR;
         if let Some(uri) = &m.listen_uri {
@@ -224,7 +299,7 @@ fn call(c: &virt::connect::Connect, m: &Migration, paused: bool) -> Result<(), F
         }
         flags |= tune(&m.tuning, post_copy, &mut parameters).during(what())?;
         if !m.copy.is_empty() {
-            flags |= sys::VIR_MIGRATE_NON_SHARED_DISK;
+            flags |= if m.incremental { sys::VIR_MIGRATE_NON_SHARED_INC } else { sys::VIR_MIGRATE_NON_SHARED_DISK };
             for v in &m.copy {
                 parameters.text(sys::VIR_MIGRATE_PARAM_MIGRATE_DISKS, &v.target).during(what())?;
             }
@@ -241,7 +316,11 @@ fn call(c: &virt::connect::Connect, m: &Migration, paused: bool) -> Result<(), F
             return Err(Fault::refused(why, "plan again"));
         }
     }
-    ffi::migrate(&domain, &m.destination_uri, &parameters, flags).during(what())
+    match destination {
+        Some(destination) => ffi::migrate_managed(&domain, destination, &parameters, flags),
+        None => ffi::migrate(&domain, &m.destination_uri, &parameters, flags),
+    }
+    .during(what())
 }
 
 /// The flags and parameters of how a migration converges and travels.
@@ -385,7 +464,13 @@ fn failed(m: &Migration, words: &str, ended: Ended) -> ActError {
     let Ended { fault, aborted } = ended;
     let head = format!("the migration of `{}` from `{}` to `{}` failed", m.name, m.from, m.to);
     if let Some(why) = aborted {
-        return ActError::permanent(format!("{head}: {why}, so it was aborted; {words}")).hint(
+        let mut error = ActError::permanent(format!("{head}: {why}, so it was aborted; {words}"));
+        if why.starts_with(NOT_WANTED) {
+            return error.hint("nothing is to be done: it is what the newer commit says");
+        }
+        // What did not end in time may another time, where the policy says to try.
+        error.transient = m.retries.is_some_and(|n| n > 0);
+        return error.hint(
             "give its policy more time or bandwidth, a longer pause (`maxDowntime`), `autoConverge`, or `postCopy`; where \
              nothing moved, check the ports between the hosts (`spec.migration.ports`)",
         );

@@ -73,9 +73,15 @@ pub(super) async fn prepare(to: &Host, live: bool, copy: &[MigratedVolume], sour
     for (v, source) in copy.iter().zip(sources) {
         let (v, capacity, allocation) = (v.clone(), source.capacity, source.allocation);
         // libvirt flattens what it copies live; a file that is copied as it is keeps the image below it, by path.
-        let backing = if live { None } else { source.backing.clone() };
+        let backing = if live { v.backing.as_ref().map(|b| b.path.clone()) } else { source.backing.clone() };
+        if let Some(planned) = &v.backing
+            && source.backing.as_ref() != Some(&planned.path)
+        {
+            let why = format!("volume `{}` does not lie over `{}` any more", v.volume, planned.path);
+            return Err(Fault::refused(why, "plan again"));
+        }
         to.call_within("make room for its disks", DELETE_WITHIN, move |c| {
-            prepare_one(c, &v, capacity, allocation, backing.as_deref())
+            prepare_one(c, &v, capacity, allocation, backing.as_deref(), live)
         })
         .await?;
     }
@@ -88,10 +94,20 @@ fn prepare_one(
     capacity: u64,
     allocation: u64,
     backing: Option<&str>,
+    live: bool,
 ) -> Result<(), Fault> {
     let pool = volume::active_pool(c, &v.to_pool)?;
     if let Some(path) = backing {
-        c.lookup_storage_vol_by_path(path).during(format!("find `{path}`, the image below volume `{}`", v.volume))?;
+        let below = c
+            .lookup_storage_vol_by_path(path)
+            .during(format!("find `{path}`, the image below volume `{}`", v.volume))?;
+        let there = volume::state(&below, path)?;
+        if let Some(planned) = &v.backing
+            && (there.capacity, &there.format) != (planned.capacity, &planned.format)
+        {
+            let why = format!("`{path}` at the destination is not the image that volume `{}` lies over", v.volume);
+            return Err(Fault::refused(why, "bring the same image there, or set `copyStorage: All`"));
+        }
     }
     if let Some(there) = volume::find(&pool, &v.volume)? {
         if volume::find(&pool, &marker(v))?.is_none() {
@@ -114,7 +130,9 @@ fn prepare_one(
         let definition = volume::definition(&marker(v), MARKER_BYTES, "raw", true, None);
         StorageVol::create_xml(&pool, &definition, 0).during(format!("mark volume `{}` as a copy", v.volume))?;
     }
-    let definition = volume::definition(&v.volume, capacity, &v.format, true, None);
+    // QEMU writes only what lies above the backing image, so that has to be below from the start.
+    let below = v.backing.as_ref().filter(|_| live).map(|b| (b.path.as_str(), b.format.as_str()));
+    let definition = volume::definition(&v.volume, capacity, &v.format, true, below);
     StorageVol::create_xml(&pool, &definition, 0).during(format!("make volume `{}`", v.volume)).map(drop)
 }
 

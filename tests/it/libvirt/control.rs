@@ -1,0 +1,199 @@
+//! Who drives a migration, and what it is told while it runs.
+
+use super::moves::{act, born, in_client, local_pool, migration, moved, slow, stayed, while_under_way, writer};
+use super::*;
+use crate::lab::Lab;
+use drover::action::{Backing, Control, MigratedVolume, Migration, MigrationWay, Order, Tuning};
+use drover::observed::RunState;
+use drover::provider::Orders;
+use std::time::SystemTime;
+
+/// Drover drives the move itself where it is told to, and where the source's daemon has no way to the destination's.
+#[test]
+fn a_move_is_driven_by_the_hosts_or_by_drover() {
+    let Some(lab) = Lab::shared() else { return };
+    let vm = lab.guest("managed");
+    let uuid = born(&lab, &vm, "a", &["mem=160", "dirty=8", "rate=4"]);
+    vm.wait_beats(10);
+    let since = SystemTime::now();
+    let nowhere = "qemu+tcp://nowhere.invalid/system";
+    let nobody_listens = "qemu+tcp://10.77.0.2:1/system";
+    in_client(&lab, async || {
+        let writer = writer();
+        let to_b = migration(&lab, &vm, uuid);
+        // Told to go from daemon to daemon, and there is no way: it stays, and the reason is said.
+        let m = Migration { destination_uri: nowhere.into(), control: Control::PeerToPeer, ..to_b.clone() };
+        let error = act(&writer, &m, &step(Duration::from_secs(60))).await.unwrap_err();
+        assert!(error.message.contains("nowhere.invalid"), "{error}");
+        stayed(&writer, &m).await;
+        let mut here = ["a", "b"];
+        for (control, uri) in [
+            (Control::Managed, nowhere.to_owned()),
+            (Control::Auto, nowhere.to_owned()),
+            (Control::Auto, nobody_listens.to_owned()),
+            (Control::PeerToPeer, lab.uri("a")),
+        ] {
+            let [from, to] = here.map(str::to_owned);
+            let m = Migration { from, to, destination_uri: uri.clone(), control, ..to_b.clone() };
+            act(&writer, &m, &step(Duration::from_secs(120)))
+                .await
+                .unwrap_or_else(|e| panic!("{control:?} {uri}: {e}"));
+            assert_eq!(moved(&writer, &m).await.state, RunState::Running, "{control:?} {uri}");
+            here.reverse();
+        }
+    });
+    vm.wait_beats(5);
+    assert_eq!(vm.gap(since).back, 0);
+}
+
+#[test]
+fn a_machine_that_is_off_moves_over_drovers_own_connections() {
+    let Some(lab) = Lab::shared() else { return };
+    let vm = lab.guest("managed-off");
+    let uuid = born(&lab, &vm, "a", &["boot=none", "mem=64"]);
+    lab.virsh_ok("a", &["destroy", vm.name()]);
+    let m = Migration {
+        way: MigrationWay::Offline,
+        control: Control::Managed,
+        destination_uri: "qemu+tcp://nowhere.invalid/system".into(),
+        ..migration(&lab, &vm, uuid)
+    };
+    in_client(&lab, async || {
+        let writer = writer();
+        act(&writer, &m, &step(Duration::from_secs(60))).await.unwrap();
+        assert_eq!(moved(&writer, &m).await.state, RunState::Off);
+    });
+}
+
+/// A migration that would take minutes ends in seconds once it is told of more bandwidth and a longer pause.
+#[test]
+fn limits_of_a_running_migration_can_be_changed() {
+    let Some(lab) = Lab::shared() else { return };
+    let vm = lab.guest("retuned");
+    let uuid = slow(&lab, &vm);
+    let m = Migration { bandwidth_mib: Some(1), max_downtime_millis: Some(50), ..migration(&lab, &vm, uuid) };
+    in_client(&lab, async || {
+        let (writer, orders) = (writer(), Orders::default());
+        let mut step = step(Duration::from_secs(120));
+        step.ctx.orders = orders.of("x");
+        let speed = || lab.virsh_ok("a", &["migrate-getspeed", vm.name()]);
+        assert_ne!(speed(), "300");
+        let result = while_under_way(act(&writer, &m, &step), &step, async || {
+            let newer = Migration { bandwidth_mib: Some(300), max_downtime_millis: Some(2_000), ..m.clone() };
+            orders.give([("x".to_owned(), Order::Limits(Box::new(newer)))].into());
+            tokio::time::sleep(Duration::from_millis(1_200)).await;
+        });
+        tokio::time::timeout(Duration::from_secs(40), result).await.expect("it goes on as slowly as it began").unwrap();
+        assert_eq!(moved(&writer, &m).await.state, RunState::Running);
+    });
+}
+
+#[test]
+fn a_running_migration_that_is_not_wanted_any_more_is_aborted() {
+    let Some(lab) = Lab::shared() else { return };
+    let vm = lab.guest("unwanted");
+    let uuid = slow(&lab, &vm);
+    let m = Migration { bandwidth_mib: Some(1), ..migration(&lab, &vm, uuid) };
+    in_client(&lab, async || {
+        let (writer, orders) = (writer(), Orders::default());
+        let mut step = step(Duration::from_secs(120));
+        step.ctx.orders = orders.of("x");
+        let result = while_under_way(act(&writer, &m, &step), &step, async || {
+            orders.give([("x".to_owned(), Order::Abort { why: "the manifest says `a` again".into() })].into());
+        });
+        let error = result.await.unwrap_err();
+        assert!(
+            error.message.contains("not wanted any more: the manifest says `a` again, so it was aborted"),
+            "{error}"
+        );
+        assert!(!error.transient, "it would be tried again");
+        stayed(&writer, &m).await;
+    });
+    vm.wait_beats(3);
+}
+
+/// Past the switch to post-copy there is no way back: it goes on, and that is said.
+#[test]
+fn a_migration_in_post_copy_is_not_aborted() {
+    let Some(lab) = Lab::shared() else { return };
+    let vm = lab.guest("no-return");
+    let uuid = born(&lab, &vm, "a", &["dirty=96", "rate=60", "mem=192"]);
+    vm.wait_beats(10);
+    let tuning = Tuning { post_copy_bandwidth_mib: Some(8), ..Tuning::default() };
+    let m = Migration {
+        bandwidth_mib: Some(20),
+        post_copy_after_millis: Some(2_000),
+        tuning,
+        ..migration(&lab, &vm, uuid)
+    };
+    in_client(&lab, async || {
+        let (writer, orders) = (writer(), Orders::default());
+        let mut step = step(Duration::from_secs(120));
+        step.ctx.orders = orders.of("x");
+        let action = act(&writer, &m, &step);
+        tokio::pin!(action);
+        let in_post_copy = || step.heard.lock().unwrap().iter().any(|p| p.phase == "post-copy");
+        while !in_post_copy() {
+            tokio::select! {
+                result = &mut action => panic!("it ended before post-copy: {result:?}"),
+                () = tokio::time::sleep(Duration::from_millis(50)) => {}
+            }
+        }
+        orders.give([("x".to_owned(), Order::Abort { why: "the manifest says `a` again".into() })].into());
+        action.await.unwrap();
+        assert_eq!(moved(&writer, &m).await.state, RunState::Running);
+    });
+    vm.wait_beats(3);
+}
+
+/// Only what lies above the backing image travels; the destination has the backing image already.
+#[test]
+fn a_disk_over_a_backing_image_is_copied_incrementally() {
+    let Some(lab) = Lab::shared() else { return };
+    let vm = lab.guest("incremental");
+    let (base, image) = (format!("{}-base.img", vm.name()), format!("{}.img", vm.name()));
+    // Data that no copy could leave out.
+    let bytes: Vec<u8> = (0..24_u32 << 20).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8 | 1).collect();
+    for host in ["a", "b"] {
+        std::fs::write(lab.local_folder(host).join(&base), &bytes).unwrap();
+    }
+    let (base_path, path) = (format!("/srv/local/{base}"), format!("/srv/local/{image}"));
+    let made = lab.inside("a", &["qemu-img", "create", "-q", "-f", "qcow2", "-b", &base_path, "-F", "raw", &path]);
+    assert!(made.status.success(), "{made:?}");
+    let uuid = born(&lab, &vm, "a", &[&format!("disk={path}"), "fmt=qcow2", "drate=256", "mem=160"]);
+    vm.wait_beats(20);
+    let volume = MigratedVolume {
+        target: "vda".into(),
+        pool: "local".into(),
+        volume: image.clone(),
+        path: path.clone(),
+        to_pool: "local".into(),
+        capacity: 24 << 20,
+        format: "qcow2".into(),
+        backing: Some(Backing { path: base_path.clone(), format: "raw".into(), capacity: 24 << 20 }),
+    };
+    let m = Migration { copy: vec![volume], incremental: true, ..migration(&lab, &vm, uuid) };
+    in_client(&lab, async || {
+        let writer = writer();
+        local_pool(&writer, "a").await;
+        local_pool(&writer, "b").await;
+        // Another image at the backing image's place is not written over, and nothing is laid over it.
+        std::fs::write(lab.local_folder("b").join(&base), &bytes[..1 << 20]).unwrap();
+        let error = act(&writer, &m, &step(Duration::from_secs(60))).await.unwrap_err();
+        assert!(error.message.contains("is not the image that volume"), "{error}");
+        stayed(&writer, &m).await;
+        std::fs::write(lab.local_folder("b").join(&base), &bytes).unwrap();
+        act(&writer, &m, &step(Duration::from_secs(120))).await.unwrap();
+        moved(&writer, &m).await;
+        let there = observe(&writer, "b").await.pools["local"].volumes[&image].clone();
+        assert_eq!(there.backing.as_deref(), Some(base_path.as_str()), "{there:?}");
+        assert!(there.allocation < 16 << 20, "the backing image was copied, too: {there:?}");
+    });
+    vm.wait_beats(5);
+    lab.virsh_ok("b", &["destroy", vm.name()]);
+    let flat = format!("/srv/local/{}-flat.img", vm.name());
+    let out = lab.inside("b", &["qemu-img", "convert", "-O", "raw", &path, &flat]);
+    assert!(out.status.success(), "{out:?}");
+    let check = vm.check_disk(&lab.local_folder("b").join(format!("{}-flat.img", vm.name())));
+    assert!(check.complete && check.blocks > 10, "{check:?}");
+}
