@@ -7,7 +7,9 @@
 //! A new subject is one file and one line in `SUBJECTS`; a new precheck one line in `plan/check.rs`.
 
 mod baggage;
+mod convergence;
 mod copies;
+mod cpu;
 mod devices;
 mod disks;
 mod hypervisor;
@@ -24,11 +26,20 @@ use crate::domain_xml::{self, Element};
 use crate::kind::migration_policy::MigrationPolicySpec;
 use crate::model::{Bytes, Manifest};
 use crate::observed::{DomainState, HostState};
+use crate::plan::precopy::Prediction;
 use crate::plan::{Check, Context, Precheck, Treatment, Verdict};
 
 /// Every subject, in the order in which they are looked at.
-const SUBJECTS: &[fn(&Move<'_>, &mut Sheet<'_>)] =
-    &[hypervisor::check, devices::check, room::check, storage::check, networks::check, identity::check, baggage::check];
+const SUBJECTS: &[fn(&Move<'_>, &mut Sheet<'_>)] = &[
+    hypervisor::check,
+    cpu::check,
+    devices::check,
+    room::check,
+    storage::check,
+    networks::check,
+    identity::check,
+    baggage::check,
+];
 
 /// A move that is looked at: a machine, where it is, and where it is to be.
 pub(crate) struct Move<'a> {
@@ -58,6 +69,8 @@ pub(crate) struct Prechecked {
     pub checks: Vec<Check>,
     /// The disks that have to be copied; none where one of them cannot be.
     pub copy: Vec<MigratedVolume>,
+    /// What a live move is expected to be.
+    pub prediction: Option<Prediction>,
 }
 
 /// Looks at everything.
@@ -69,14 +82,15 @@ pub(crate) fn run(mv: &Move<'_>) -> Prechecked {
             format!("the definition of `{}` on `{}` could not be read", mv.domain.name, mv.from),
             "plan again; if it stays so, `virsh dumpxml` says more",
         );
-        return Prechecked { checks: sheet.finish(), copy: Vec::new() };
+        return Prechecked { checks: sheet.finish(), copy: Vec::new(), prediction: None };
     }
     sheet.pass(Precheck::HostRead, format!("`{}` and `{}` were read completely", mv.from, mv.to));
     for subject in SUBJECTS {
         subject(mv, &mut sheet);
     }
     let copy = disks::check(mv, &mut sheet);
-    Prechecked { checks: sheet.finish(), copy }
+    let prediction = convergence::check(mv, &copy, &mut sheet);
+    Prechecked { checks: sheet.finish(), copy, prediction }
 }
 
 /// A destination that could not be read: nothing else can be looked at.
