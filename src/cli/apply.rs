@@ -8,7 +8,7 @@ use super::progress::Progress;
 use super::{manifests, settings, source};
 use crate::action::{Action, MachineAction};
 use crate::execute::{Found, Recovered, Report, under_way};
-use crate::journal::{Journal, Outcome, Sqlite};
+use crate::journal::{Journal, Outcome, PAST_MOVES, Sqlite};
 use crate::kind::Desired;
 use crate::kind::host::parse_uri;
 use crate::pass::Events;
@@ -48,6 +48,7 @@ pub fn run(args: &ApplyArgs, global: &Global, out: &mut Output) -> Result<Exit, 
     let found = engine.recover(&desired, &journal)?;
     found.iter().for_each(|one| out.note(&recovered(one)));
     options.under_way = under_way(&found);
+    options.past_moves = journal.past_moves(PAST_MOVES).unwrap_or_default();
     let plan = engine.plan(&desired, &engine.observe(&desired), options.clone());
     if let Some(saved) = &saved {
         check_same(saved, &plan, "the saved plan does not fit what is there now")?;

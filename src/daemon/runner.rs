@@ -4,7 +4,7 @@ use super::{Checked, PassRequest, PassResult, PassRunner, PassSummary, PassWatch
 use crate::action::Order;
 use crate::execute::{Event, ExecuteError, Report, Stop, recover, under_way};
 use crate::finding::{Code, Finding};
-use crate::journal::{Journal, Outcome};
+use crate::journal::{Journal, Outcome, PAST_MOVES};
 use crate::kind::settings::Drift;
 use crate::kind::{Desired, Resources};
 use crate::load::{Limits, load};
@@ -143,7 +143,7 @@ impl Runner {
         options: &PlanOptions,
         watch: &PassWatch,
         stop: &Stop,
-    ) -> Result<(Arc<Plan>, Report), ExecuteError> {
+    ) -> Result<(Arc<Plan>, Report, Vec<Finding>), ExecuteError> {
         let fleet = self.engine.writers(&desired.resources);
         let now = Arc::new(Timestamp::now);
         let recovered = recover(self.journal.clone(), &fleet, now)
@@ -158,12 +158,18 @@ impl Runner {
         watch.phase(Phase::Planning);
         // Thousands of machines are more than a moment's work.
         let (engine, wanted) = (self.engine.clone(), desired.clone());
-        let chosen = PlanOptions { under_way: under_way(&recovered), ..options.clone() };
-        let plan = tokio::task::spawn_blocking(move || engine.plan(&wanted, &observed, chosen)).await;
+        let mut chosen = PlanOptions { under_way: under_way(&recovered), ..options.clone() };
+        let journal = self.journal.clone();
+        let plan = tokio::task::spawn_blocking(move || {
+            // Without them the next prediction is no better than the first; nothing else depends on them.
+            chosen.past_moves = journal.past_moves(PAST_MOVES).unwrap_or_default();
+            engine.plan(&wanted, &observed, chosen)
+        })
+        .await;
         let plan = Arc::new(plan.map_err(|e| ExecuteError::Plan(format!("planning ended: {e}")))?);
         watch.planned(plan.clone());
         if plan.runnable().next().is_none() || stop.drain.is_cancelled() {
-            return Ok((plan, Report::default()));
+            return Ok((plan, Report::default(), Vec::new()));
         }
         watch.phase(Phase::Executing);
         tracing::info!(
@@ -173,12 +179,20 @@ impl Runner {
             "carrying out a plan"
         );
         let teller = watch.clone();
+        let (notes, of) = (Arc::new(Mutex::new(Vec::new())), plan.clone());
+        let jot = notes.clone();
         let events: Events = Arc::new(move |event| {
             log(&event);
+            if let Event::Noted { step, text } = &event {
+                let mut finding = Finding::new(Code::AfterMove, text.clone());
+                finding.resource = of.steps.iter().find(|s| s.id == *step).map(|s| s.resource.clone());
+                jot.lock().unwrap_or_else(PoisonError::into_inner).push(finding);
+            }
             teller.event(&event);
         });
         let report = self.engine.carry_out(desired, &plan, self.journal.clone(), events, stop.clone()).await?;
-        Ok((plan, report))
+        let notes = std::mem::take(&mut *notes.lock().unwrap_or_else(PoisonError::into_inner));
+        Ok((plan, report, notes))
     }
 }
 
@@ -221,14 +235,16 @@ impl PassRunner for Runner {
             ..PlanOptions::default()
         };
         let mut summary = PassSummary { result: PassResult::Succeeded, ..PassSummary::default() };
-        let mut pending = BTreeSet::new();
+        let (mut pending, mut notes) = (BTreeSet::new(), Vec::new());
         for _ in 0..ROUNDS {
             match self.round(&desired, &options, &watch, &stop).await {
-                Ok((plan, report)) => {
+                Ok((plan, report, said)) => {
+                    notes.extend(said);
                     let acted = report.outcomes.values().any(|o| matches!(o, Outcome::Done | Outcome::Refused { .. }));
                     summary.plan_hash = Some(plan.hash.clone());
                     summary.counts = Some(plan.summary);
                     summary.findings.clone_from(&plan.findings);
+                    summary.findings.extend(notes.iter().cloned());
                     summary.result = judge(&plan, &report, &watch);
                     pending = waiting(&plan, options.changed.as_ref());
                     summary.outcomes.extend(report.outcomes);
@@ -302,6 +318,7 @@ fn judge(plan: &Plan, report: &Report, watch: &PassWatch) -> PassResult {
 fn log(event: &Event) {
     match event {
         Event::Started { step, resource, summary } => tracing::info!(step, %resource, "{summary}"),
+        Event::Noted { step, text } => tracing::warn!(step, "{text}"),
         Event::Retrying { step, error, after } => {
             tracing::warn!(step, error, after_seconds = after.as_secs_f64(), "a step is tried again");
         }

@@ -6,6 +6,8 @@
 //! of a working set of `w` dirties `min(r · v / b, w)`: that is the next pass. It ends when what is left fits into the
 //! longest pause at the rate at hand, and it never does where neither `r / b` falls below one nor `w` into the pause.
 
+use crate::model::Bytes;
+use crate::observed::Progress;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -188,14 +190,45 @@ pub struct Measured {
     pub passes: u64,
 }
 
+impl Measured {
+    /// From a job's progress; nothing where it tells nothing.
+    pub fn of(p: &Progress) -> Option<Self> {
+        (p.elapsed_millis > 0).then(|| Self {
+            seconds: float(p.elapsed_millis) / 1000.0,
+            bytes: p.processed,
+            downtime_millis: if p.completed { p.downtime_millis } else { 0 },
+            passes: p.iteration,
+        })
+    }
+}
+
 /// An earlier move of the same machine.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PastMove {
     /// What was predicted.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub predicted: Option<Prediction>,
     /// What it was.
     pub measured: Measured,
+}
+
+/// What a migration was, beside what was predicted, in words.
+pub fn words(figures: &PastMove) -> String {
+    let m = &figures.measured;
+    let was = |low: String, high: String| format!(" (predicted {low} to {high})");
+    let size = |bytes: u64| Bytes(bytes >> 20 << 20);
+    let [mut time, mut sent, mut pause] = [const { String::new() }; 3];
+    if let Some(p) = &figures.predicted {
+        time = was(p.seconds.low.to_string(), p.seconds.high.to_string());
+        sent = was(size(p.bytes.low).to_string(), size(p.bytes.high).to_string());
+        pause = was(p.downtime_millis.low.to_string(), p.downtime_millis.high.to_string());
+    }
+    let stood = if m.downtime_millis > 0 {
+        format!("stood still for {} ms{pause}", m.downtime_millis)
+    } else {
+        "how long it stood still was not told".into()
+    };
+    format!("{:.1} s{time}, {} sent{sent} in {} passes, {stood}", m.seconds, size(m.bytes), m.passes)
 }
 
 /// What would make a migration end that does not by itself.

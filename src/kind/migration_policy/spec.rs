@@ -58,9 +58,6 @@ pub struct MigrationPolicySpec {
     pub copy_disks: Option<Vec<String>>,
     /// When to give up, and what then.
     pub timeout: Timeout,
-    /// Whether it is measured, while a plan is made that moves the machine live, how fast its guest writes to its memory
-    /// (`virDomainStartDirtyRateCalc`), for the prediction of the move: `true`, `false`, or over how long and in which way.
-    pub dirty_rate: super::DirtyRatePolicy,
     /// Who drives the move: the source's libvirt daemon (`VIR_MIGRATE_PEER2PEER`), or Drover (`virDomainMigrate3`).
     pub control: Control,
     /// So many further attempts after one that failed, was aborted at its time-out included, and left the machine where it
@@ -76,6 +73,9 @@ pub struct MigrationPolicySpec {
     /// from being lost and machines from running twice can only be made stricter.
     #[serde(skip_serializing_if = "Prechecks::is_empty")]
     pub prechecks: Prechecks,
+    /// Whether it is measured, while a plan is made that moves the machine live, how fast its guest writes to its memory
+    /// (`virDomainStartDirtyRateCalc`), for the prediction of the move: `true`, `false`, or over how long and in which way.
+    pub dirty_rate: super::DirtyRatePolicy,
 }
 
 impl Default for MigrationPolicySpec {
@@ -97,11 +97,11 @@ impl Default for MigrationPolicySpec {
             delete_source_copies: false,
             copy_disks: None,
             timeout: Timeout::default(),
-            dirty_rate: super::DirtyRatePolicy::Switch(true),
             control: Control::Auto,
             retries: None,
             windows: Vec::new(),
             prechecks: Prechecks::default(),
+            dirty_rate: super::DirtyRatePolicy::Switch(true),
         }
     }
 }
