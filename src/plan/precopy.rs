@@ -366,11 +366,12 @@ fn corners(workload: &Workload, terms: &Terms, past: &[PastMove]) -> Corners {
     let correction = history.correction.unwrap_or(1.0);
     let volume = match history.correction {
         // What it really was bounds it better than what a process takes.
-        Some(_) => Range {
-            low: volume.likely * correction * 0.75,
-            likely: volume.likely * correction,
-            high: (volume.likely * correction * 1.3).min(memory.max(volume.likely * correction)),
-        },
+        Some(_) => {
+            // One move may have been an exception.
+            let (down, up) = if history.moves > 1 { (0.75, 1.35) } else { (0.55, 1.7) };
+            let likely = volume.likely * correction;
+            Range { low: likely * down, likely, high: (likely * up).min(memory.max(likely)) }
+        }
         None => volume,
     };
     let spread = |at: f64, low: f64, high: f64| Range { low: at * low, likely: at, high: at * high };
