@@ -9,6 +9,9 @@ pub use asked::{
     Answer, Baseline, CompareCpu, CpuBaseline, CpuFit, DirtyRate, DirtyRateMode, HostCpu, MeasureDirtyRate, Offer,
     Platform, Question, Questions,
 };
+mod hardware;
+
+pub use hardware::{CellState, InterfaceState, NetworkState, PagesState, ProbeOutcome, ProbeState};
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -98,12 +101,31 @@ pub struct HostState {
     pub free_memory: u64,
     /// Domain types it offers (`kvm`, `qemu`), best first.
     pub domain_types: Vec<String>,
+    /// The programs that run its machines, by their paths.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub emulators: Vec<String>,
     /// Machine types it offers, canonical names.
     pub machine_types: Vec<String>,
     /// Machine type aliases to canonical names (`q35` to `pc-q35-10.0`).
     pub machine_aliases: BTreeMap<String, String>,
     /// Networks by name, and whether each is active.
     pub networks: BTreeMap<String, bool>,
+    /// What those networks are; only those whose definition could be read.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub network_states: BTreeMap<String, NetworkState>,
+    /// Network interfaces by name; none where libvirt cannot tell (a daemon without interface driver). The devices of
+    /// guests are among them as far as libvirt lists them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interfaces: Option<BTreeMap<String, InterfaceState>>,
+    /// NUMA cells; empty where the host does not tell.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cells: Vec<CellState>,
+    /// Firmware images that libvirt offers for guests; none where it does not tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub firmware: Option<Vec<String>>,
+    /// What Drover found when it tried the migration address; none where it did not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub probe: Option<ProbeState>,
     /// Storage pools by name.
     pub pools: BTreeMap<String, PoolState>,
     /// Domains, ordered by name.
@@ -194,6 +216,14 @@ pub struct DomainState {
     /// How fast it writes to its memory; measured where its manifest asks for another host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dirty_rate: Option<Reading<DirtyRate>>,
+    /// Number of checkpoints (of incremental backups); libvirt refuses to move a domain with them.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub checkpoints: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_none(number: &u32) -> bool {
+    *number == 0
 }
 
 impl DomainState {
@@ -214,6 +244,7 @@ impl DomainState {
             snapshots: 0,
             cpu_at: BTreeMap::new(),
             dirty_rate: None,
+            checkpoints: 0,
         }
     }
 

@@ -1,15 +1,16 @@
 //! The plan: what would be done, in which order, and why. [`plan`] is a pure function of what is wanted, what is there
 //! and the time; nothing else comes in, and equal inputs give equal bytes.
 
+mod capacity;
 mod check;
 mod draft;
+mod evacuation;
 mod graph;
 mod guard;
-pub mod precopy;
 mod types;
 
 pub use check::{Check, Precheck, Treatment, Verdict};
-pub use draft::{Context, DraftId, Drafts, Fact, StepDraft};
+pub use draft::{Context, DraftId, Drafts, Fact, Load, StepDraft};
 pub use guard::closed;
 pub use types::*;
 
@@ -19,10 +20,8 @@ use crate::kind::virtual_machine::Survey;
 use crate::model::ResourceId;
 use crate::observed::Observed;
 use jiff::Timestamp;
-use precopy::PastMove;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
-use uuid::Uuid;
 
 /// Everything a plan is computed from.
 pub struct PlanInput<'a> {
@@ -53,8 +52,8 @@ pub struct PlanOptions {
     /// Resources whose manifests changed since the last revision that was carried out. A difference on any other resource
     /// is drift. `None` for "not known": every difference is taken for a wish of Git.
     pub changed: Option<BTreeSet<ResourceId>>,
-    /// How the last moves of each machine went, newest first, by the machine's UUID: they make the next prediction better.
-    pub past_moves: BTreeMap<Uuid, Vec<PastMove>>,
+    /// Whether machines that may stay may move for balance (`--rebalance`), whatever Settings say.
+    pub rebalance: bool,
 }
 
 impl PlanOptions {
@@ -89,7 +88,7 @@ pub fn plan(input: &PlanInput<'_>) -> Plan {
         now: input.now,
         options: &input.options,
         commit: input.desired.revision.commit.as_deref(),
-        survey: Survey::new(resources, input.observed),
+        survey: Survey::new(resources, input.observed, input.options.rebalance),
     };
     let mut drafts = Drafts::default();
     for (id, origin, _) in resources.ids() {
@@ -102,9 +101,10 @@ pub fn plan(input: &PlanInput<'_>) -> Plan {
                 .hint("what was done since is not in this plan; observe anew"),
         );
     }
-    let mut steps = graph::order(&mut drafts);
+    let mut steps = graph::order(&mut drafts, |steps, edges| capacity::hold(steps, edges, &ctx));
     guard::apply(&mut steps, input, &settings);
     let mut findings = drafts.findings;
+    findings.extend(evacuation::tell(&steps, &ctx));
     finding::sort(&mut findings);
     let resources: Vec<ResourceReport> = drafts.reports.into_values().collect();
     let mut plan = Plan {

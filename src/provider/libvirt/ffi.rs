@@ -4,7 +4,7 @@
 //!   behaviour, an abort in a debug build) and frees C memory with Rust's allocator.
 //! - State: `virt::Domain::state` drops the error, so that a failed call reads as an unknown state.
 //! - Migration parameters: `virt::domain::MigrateParameters` leaks every string it is given.
-//! - Aborting a job, the switch to post-copy, sparse streams: absent.
+//! - Aborting a job, the switch to post-copy, sparse streams, checkpoints: absent.
 //! - Events of domains, pools and the connection itself: absent (`events.rs`).
 //! - The baseline of CPUs and their comparison with a hypervisor's: absent (`cpu.rs`).
 //! - Dirty rates: absent; statistics of domains leak every record (`dirty.rs`).
@@ -95,6 +95,13 @@ pub(super) fn disk_errors(domain: &Domain) -> Result<Vec<(String, &'static str)>
         (name, words)
     };
     Ok(errors.iter().take(usize::try_from(found).unwrap_or(0)).filter(|one| !one.disk.is_null()).map(record).collect())
+}
+
+/// How many checkpoints a domain has (`virDomainListAllCheckpoints`).
+pub(super) fn checkpoints(domain: &Domain) -> Result<u32, Error> {
+    // SAFETY: the domain is alive for the call; libvirt only counts where it is given no place for a list.
+    let count = unsafe { sys::virDomainListAllCheckpoints(domain.as_ptr(), ptr::null_mut(), 0) };
+    u32::try_from(count).map_err(|_| Error::last_error())
 }
 
 /// The statistics of a job (`virDomainGetJobStats`).

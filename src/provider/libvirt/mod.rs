@@ -16,6 +16,7 @@ mod connect;
 mod domain;
 mod error;
 mod ffi;
+mod hardware;
 mod migrate;
 mod observe;
 mod pool;

@@ -7,7 +7,7 @@ use crate::action::MachineAction;
 use crate::finding::{Code, Finding};
 use crate::kind::host::Maintenance;
 use crate::kind::virtual_machine::{VirtualMachineSpec, identity, render};
-use crate::plan::{Block, Disruption, Drafts, Effect, Health, Operation};
+use crate::plan::{Block, Disruption, Drafts, Effect, Health, Load, Operation};
 use serde_json::{Value, json};
 
 impl<'a> Draft<'a> {
@@ -63,7 +63,10 @@ impl<'a> Draft<'a> {
         let mut define = self.step(
             MachineAction::DefineDomain { host: host.into(), name: name.into(), uuid, xml },
             format!("define {} on {host}", self.m.name()),
-            "no host that could be read has it",
+            match self.ctx.survey.reason(self.m.name()) {
+                Some(why) => format!("no host that could be read has it; {why}"),
+                None => "no host that could be read has it".to_owned(),
+            },
         );
         define.blocked_by = blocks;
         chain.push(define, out);
@@ -81,6 +84,7 @@ impl<'a> Draft<'a> {
                 format!("`powerState` is {:?}", self.m.spec.power_state),
             );
             start.disruption = Disruption::None;
+            start.load = self.m.spec.memory.map(|memory| Load { host: host.into(), memory: memory.0 });
             chain.push(start, out);
         }
     }

@@ -12,15 +12,12 @@ use crate::kind::migration_policy::{CopyStorage, MigrationPolicySpec, Mode};
 use crate::kind::virtual_machine::volumes;
 use crate::model::Rate;
 use crate::observed::RunState;
-use crate::plan::precopy::Prediction;
-use crate::plan::{Block, Check, Disruption, Drafts, Effect, Estimate, Fact, Operation, closed};
+use crate::plan::{Block, Check, Disruption, Drafts, Effect, Estimate, Fact, Load, Operation, closed};
 
 /// Taken for the link where neither host says its bandwidth and the policy sets no limit.
 const ASSUMED_LINK: Rate = Rate(1_000_000_000);
 /// Seconds that a live migration takes beside the transfer (measured: 0.9 s for a machine without memory to speak of).
 const LIVE_OVERHEAD: f64 = 1.0;
-/// Seconds that Drover reads both hosts before and after a live migration (measured).
-const AROUND: f64 = 0.6;
 /// libvirt's default for the longest pause.
 const DEFAULT_DOWNTIME: u64 = 300;
 
@@ -57,7 +54,7 @@ impl<'a> Draft<'a> {
             self.rename_off(here, chain, out);
         }
         let mut blocks = self.cordoned(target);
-        let (migration, checks, prediction) = self.migration(here, target, way, &policy);
+        let (migration, checks) = self.migration(here, target, way, &policy, out.arriving(target).cloned().collect());
         if way == MigrationWay::Live && !was_active {
             blocks.push(Block {
                 code: Code::CannotMove,
@@ -85,13 +82,30 @@ impl<'a> Draft<'a> {
                 self.m.name(),
                 here.host
             ),
-            format!("the manifest says `{target}`; it {} on {}", if was_active { "runs" } else { "is" }, here.host),
+            match self.ctx.survey.reason(self.m.name()) {
+                Some(why) => why.to_owned(),
+                None => {
+                    format!(
+                        "the manifest says `{target}`; it {} on {}",
+                        if was_active { "runs" } else { "is" },
+                        here.host
+                    )
+                }
+            },
         );
-        step.estimate = self.estimate(here, target, way, &policy, copied, prediction);
+        step.estimate = self.estimate(here, target, way, &policy, copied);
         step.disruption = if way == MigrationWay::Live { Disruption::Brief } else { Disruption::None };
         step.interruption = MIGRATION;
+        if self.m.spec.placement.is_some() {
+            step.undo =
+                Some(format!("nothing moves it back by itself; `host: {}` in place of `placement` does", here.host));
+        }
         step.blocked_by = blocks;
         step.checked(checks);
+        if way == MigrationWay::Live || wanted != PowerState::Stopped {
+            let xml = here.domain.live_xml.as_deref().or(here.domain.persistent_xml.as_deref()).unwrap_or_default();
+            step.load = Some(Load { host: target.into(), memory: domain_xml::memory_bytes(xml) });
+        }
         for wish in
             self.ctx.observed.host(target).and_then(|t| volumes(self.m, t, self.ctx.resources).ok()).unwrap_or_default()
         {
@@ -141,13 +155,13 @@ impl<'a> Draft<'a> {
         {
             let policy = self.policy();
             out.change(&self.id, None, place(here.host, target, Effect::Live));
-            let (migration, _, prediction) = self.migration(here, target, MigrationWay::Live, &policy);
+            let (migration, _) = self.migration(here, target, MigrationWay::Live, &policy, Vec::new());
             let mut step = self.step(
                 MachineAction::MigrateVirtualMachine(Box::new(migration)),
                 format!("live-migrate {} from {} to {target}", self.m.name(), here.host),
                 "it is already under way, and is followed to its end",
             );
-            step.estimate = self.estimate(here, target, MigrationWay::Live, &policy, 0, prediction);
+            step.estimate = self.estimate(here, target, MigrationWay::Live, &policy, 0);
             step
         } else {
             self.step(
@@ -171,13 +185,14 @@ impl<'a> Draft<'a> {
         target: &str,
         way: MigrationWay,
         policy: &MigrationPolicySpec,
-    ) -> (Migration, Vec<Check>, Option<Prediction>) {
+        arriving: Vec<Load>,
+    ) -> (Migration, Vec<Check>) {
         let to = self.ctx.resources.hosts.get(target).map(|h| &h.spec);
         let there = to.map(|t| t.migration.clone()).unwrap_or_default();
-        let prechecked = match self.ctx.observed.host(target) {
+        let Prechecked { checks, copy } = match self.ctx.observed.host(target) {
             None => {
                 let why = self.ctx.survey.unknown().get(target).map_or("it is fenced", String::as_str);
-                Prechecked { checks: precheck::unread(policy, target, why), copy: Vec::new(), prediction: None }
+                Prechecked { checks: precheck::unread(policy, target, why), copy: Vec::new() }
             }
             Some(destination) => precheck::run(&Move {
                 ctx: self.ctx,
@@ -188,7 +203,9 @@ impl<'a> Draft<'a> {
                 to: target,
                 destination,
                 way,
+                starts: way == MigrationWay::Live || self.m.spec.power_state != PowerState::Stopped,
                 policy,
+                arriving,
             }),
         };
         let uri = to.map(|t| t.migration.uri.clone().unwrap_or_else(|| t.uri.clone())).unwrap_or_default();
@@ -197,14 +214,14 @@ impl<'a> Draft<'a> {
                 .address
                 .as_ref()
                 .map(|a| if a.contains(':') { format!("tcp://[{a}]") } else { format!("tcp://{a}") }),
-            delete_source_copies: policy.delete_source_copies && !prechecked.copy.is_empty(),
-            copy: prechecked.copy,
+            delete_source_copies: policy.delete_source_copies && !copy.is_empty(),
+            copy,
             autostart: self.m.spec.autostart.unwrap_or(here.domain.autostart),
             incremental: policy.copy_storage == CopyStorage::Incremental,
             ..Migration::new(here.domain.uuid, &here.domain.name, [here.host, target], way, uri)
         };
         policy.apply(link(self.ctx.resources, here.host, target), &mut migration);
-        (migration, prechecked.checks, prechecked.prediction)
+        (migration, checks)
     }
 
     fn estimate(
@@ -214,16 +231,7 @@ impl<'a> Draft<'a> {
         way: MigrationWay,
         policy: &MigrationPolicySpec,
         copied: u64,
-        prediction: Option<Prediction>,
     ) -> Estimate {
-        if let Some(p) = prediction {
-            return Estimate {
-                seconds: p.seconds.likely + AROUND,
-                downtime_millis: p.downtime_millis.likely,
-                bytes: p.bytes.likely,
-                prediction,
-            };
-        }
         let xml = here.domain.live_xml.as_deref().or(here.domain.persistent_xml.as_deref()).unwrap_or_default();
         let memory = if way == MigrationWay::Live { domain_xml::memory_bytes(xml) } else { 0 };
         let link = link(self.ctx.resources, here.host, target);
@@ -236,7 +244,7 @@ impl<'a> Draft<'a> {
         } else {
             (0.2, 0)
         };
-        Estimate { seconds: seconds + overhead, downtime_millis: downtime, bytes, prediction: None }
+        Estimate { seconds: seconds + overhead, downtime_millis: downtime, bytes }
     }
 }
 
