@@ -1,21 +1,21 @@
 //! The CPU: whether the destination's hypervisor can give the guest the one that it has.
 
 use super::{Move, Sheet};
+use crate::domain_xml::Element;
 use crate::observed::{CpuFit, HostCpu, Reading};
 use crate::plan::Precheck::Cpu;
 
-pub(super) fn check(mv: &Move<'_>, sheet: &mut Sheet<'_>) {
+pub(super) fn check(mv: &Move<'_>, tree: &Element, sheet: &mut Sheet<'_>) {
     if !mv.is_live() {
         sheet.pass(Cpu, "it moves while it is off, and is given its CPU when it starts");
         return;
     }
-    let tree = mv.definition();
-    let mode = tree.as_ref().and_then(|t| t.attribute_at("cpu", "mode")).unwrap_or("custom");
+    let mode = tree.attribute_at("cpu", "mode").unwrap_or("custom");
     if matches!(mode, "host-passthrough" | "maximum") {
         passthrough(mv, mode, sheet);
         return;
     }
-    let model = tree.as_ref().and_then(|t| t.text_at("cpu/model")).filter(|m| !m.is_empty());
+    let model = tree.text_at("cpu/model").filter(|m| !m.is_empty());
     let Some(model) = model else {
         sheet.pass(Cpu, "it has the hypervisor's default CPU");
         return;
