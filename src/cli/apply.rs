@@ -9,7 +9,7 @@ use super::{manifests, settings, source};
 use crate::action::{Action, MachineAction};
 use crate::config::Config;
 use crate::execute::{Found, Recovered, Report, under_way};
-use crate::journal::{Journal, Outcome, Sqlite};
+use crate::journal::{Journal, Outcome, PAST_MOVES, Sqlite};
 use crate::kind::Desired;
 use crate::kind::host::parse_uri;
 use crate::model::ResourceId;
@@ -74,6 +74,7 @@ pub(super) fn work(
     let found = engine.recover(desired, &journal)?;
     found.iter().for_each(|one| out.note(&recovered(one)));
     options.under_way = under_way(&found);
+    options.past_moves = journal.past_moves(PAST_MOVES).unwrap_or_default();
     let planned = || {
         let plan = engine.plan(desired, &engine.observe(desired), options.clone());
         match way.only {

@@ -5,6 +5,7 @@ use super::exit::{CliError, Exit};
 use super::output::Output;
 use super::settings;
 use crate::journal::{Journal, Outcome, PassRecord, Sqlite, StepRecord};
+use crate::plan::precopy;
 use crate::render::escape::line as terminal;
 use crate::render::json;
 use crate::render::view::{seconds, short_id, time};
@@ -70,6 +71,7 @@ fn step(step: &StepRecord) -> String {
     };
     let why = why.map_or_else(String::new, |w| format!(": {}", terminal(w)));
     let took = took(step.started_at, step.finished_at);
+    let why = step.figures.as_ref().map_or(why, |f| format!(": {}", precopy::words(f)));
     format!("{how:<13} {} {}{took}{why}", terminal(&step.resource), terminal(&step.summary))
 }
 

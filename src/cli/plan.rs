@@ -7,12 +7,16 @@ use super::output::Output;
 use super::source::{self, Opened};
 use super::{manifests, settings};
 use crate::config::Config;
+use crate::journal::{Journal, PAST_MOVES, Sqlite};
 use crate::kind::Desired;
 use crate::observed::Observed;
-use crate::plan::Plan;
+use crate::plan::precopy::PastMove;
+use crate::plan::{Plan, PlanOptions};
 use crate::render::{json, markdown, text};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
+use uuid::Uuid;
 
 /// Runs the command.
 pub fn run(args: &PlanArgs, global: &Global, out: &mut Output) -> Result<Exit, CliError> {
@@ -20,9 +24,11 @@ pub fn run(args: &PlanArgs, global: &Global, out: &mut Output) -> Result<Exit, C
     settings::log(&config, true)?;
     let Some((head, base)) = desired(args, &config, out)? else { return Ok(Exit::Invalid) };
     let observed = observed(args, &config, &head)?;
-    let mut plan = engine::plan(&head, &observed, engine::options(&args.adopt, &head)?);
+    let past_moves = past_moves(&config);
+    let options = PlanOptions { past_moves: past_moves.clone(), ..engine::options(&args.adopt, &head)? };
+    let mut plan = engine::plan(&head, &observed, options);
     if let Some(base) = base {
-        let mut options = engine::options(&args.adopt, &head)?;
+        let mut options = PlanOptions { past_moves, ..engine::options(&args.adopt, &head)? };
         options.adopt.retain(|name| base.resources.virtual_machines.contains_key(name));
         plan = plan.since(&engine::plan(&base, &observed, options));
     }
@@ -59,6 +65,18 @@ fn valid_base(base: &Opened, out: &Output) -> Result<Desired, CliError> {
             "the manifests of the base commit {commit} are not valid, so nothing can be compared with it"
         ))
         .hint("plan without --base to see everything that would be done")
+    })
+}
+
+/// How machines moved before, where a journal is at hand: they make predictions better, and nothing else depends on them.
+fn past_moves(config: &Config) -> BTreeMap<Uuid, Vec<PastMove>> {
+    let path = settings::journal_that_is_there(config);
+    if !path.exists() {
+        return BTreeMap::new();
+    }
+    Sqlite::open_read_only(path).and_then(|journal| journal.past_moves(PAST_MOVES)).unwrap_or_else(|error| {
+        tracing::debug!(%error, "earlier moves could not be read");
+        BTreeMap::new()
     })
 }
 

@@ -245,6 +245,7 @@ mod tests {
             total: 492_830_720,
             rate: 188_743_680,
             iteration: 2,
+            completed: false,
             elapsed_millis: 1200,
             downtime_millis: 120,
         };

@@ -4,7 +4,7 @@ use super::{Checked, PassRequest, PassResult, PassRunner, PassSummary, PassWatch
 use crate::action::Order;
 use crate::execute::{Event, ExecuteError, Report, Stop, recover, under_way};
 use crate::finding::{Code, Finding};
-use crate::journal::{Journal, Outcome};
+use crate::journal::{Journal, Outcome, PAST_MOVES};
 use crate::kind::settings::Drift;
 use crate::kind::{Desired, Resources};
 use crate::load::{Limits, load};
@@ -158,8 +158,14 @@ impl Runner {
         watch.phase(Phase::Planning);
         // Thousands of machines are more than a moment's work.
         let (engine, wanted) = (self.engine.clone(), desired.clone());
-        let chosen = PlanOptions { under_way: under_way(&recovered), ..options.clone() };
-        let plan = tokio::task::spawn_blocking(move || engine.plan(&wanted, &observed, chosen)).await;
+        let mut chosen = PlanOptions { under_way: under_way(&recovered), ..options.clone() };
+        let journal = self.journal.clone();
+        let plan = tokio::task::spawn_blocking(move || {
+            // Without them the next prediction is no better than the first; nothing else depends on them.
+            chosen.past_moves = journal.past_moves(PAST_MOVES).unwrap_or_default();
+            engine.plan(&wanted, &observed, chosen)
+        })
+        .await;
         let plan = Arc::new(plan.map_err(|e| ExecuteError::Plan(format!("planning ended: {e}")))?);
         watch.planned(plan.clone());
         if plan.runnable().next().is_none() || stop.drain.is_cancelled() {

@@ -205,6 +205,7 @@ impl Scheduler<'_> {
                     events: self.events.clone(),
                     stop: self.stop.clone(),
                     now: self.now.clone(),
+                    last: Arc::default(),
                 };
                 self.tasks.spawn(runner.run())
             }

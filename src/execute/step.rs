@@ -3,12 +3,14 @@
 use super::{Event, ExecuteLimits, Stop};
 use crate::action::{Action, MachineAction, MigrationWay};
 use crate::journal::{Journal, JournalError, Outcome};
+use crate::observed::Progress;
+use crate::plan::precopy::{self, Measured, PastMove};
 use crate::plan::{Interruption, Step};
 use crate::provider::{ActError, Actor, Look, StepCtx};
 use backon::{BackoffBuilder, ExponentialBuilder};
 use jiff::Timestamp;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -47,6 +49,8 @@ pub(super) struct Runner {
     pub(super) events: Arc<dyn Fn(Event) + Send + Sync>,
     pub(super) stop: Stop,
     pub(super) now: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+    /// The last that was heard of its progress.
+    pub(super) last: Arc<Mutex<Option<Progress>>>,
 }
 
 /// How long `act` may take.
@@ -114,6 +118,9 @@ impl Runner {
         };
         match outcome {
             Ok(outcome) => {
+                if outcome == Outcome::Done {
+                    self.tell_figures().await;
+                }
                 let (pass, id, ended, now) = (self.pass, self.step.id.clone(), outcome.clone(), (self.now)());
                 let journal = on_disk(&self.journal, move |j| j.finished(pass, &id, &ended, now)).await.err();
                 Ended { outcome, journal }
@@ -125,13 +132,32 @@ impl Runner {
         }
     }
 
+    /// Writes down what a live migration was, beside what was predicted. Where that fails, the history is poorer.
+    async fn tell_figures(&self) {
+        let Action::Machine(MachineAction::MigrateVirtualMachine(m)) = &self.step.action else { return };
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(measured) = last.and_then(|p| Measured::of(&p)).filter(|_| m.way == MigrationWay::Live) else {
+            return;
+        };
+        let (pass, id, machine) = (self.pass, self.step.id.clone(), m.uuid);
+        let figures = PastMove { predicted: self.step.estimate.prediction, measured };
+        tracing::info!(step = %self.step.id, "{}", precopy::words(&figures));
+        if let Err(error) = on_disk(&self.journal, move |j| j.measured(pass, &id, machine, &figures)).await {
+            tracing::warn!(%error, "what a move was could not be written down");
+        }
+    }
+
     fn ctx(&self, deadline: Duration, cancel: &CancellationToken) -> StepCtx {
         let (events, step) = (self.events.clone(), self.step.id.clone());
         let (jot, noted) = (events.clone(), step.clone());
+        let last = self.last.clone();
         StepCtx {
             deadline,
             cancel: cancel.clone(),
-            progress: Arc::new(move |progress| events(Event::Progress { step: step.clone(), progress })),
+            progress: Arc::new(move |progress| {
+                *last.lock().unwrap_or_else(PoisonError::into_inner) = Some(progress.clone());
+                events(Event::Progress { step: step.clone(), progress });
+            }),
             orders: self.stop.orders.of(&self.step.id),
             note: Arc::new(move |text| jot(Event::Noted { step: noted.clone(), text })),
         }

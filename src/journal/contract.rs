@@ -104,3 +104,22 @@ pub fn history_tells_what_was_judged(journal: &dyn Journal) {
     assert_eq!(record.steps[0].resource, "VirtualMachine/web-1");
     assert_eq!((record.steps[0].started_at, record.steps[0].finished_at), (at(2), Some(at(3))));
 }
+
+pub fn what_a_move_was_stands_beside_what_was_predicted(journal: &dyn Journal) {
+    use crate::plan::precopy::{Measured, PastMove};
+    let figures = |seconds| PastMove { predicted: None, measured: Measured { seconds, ..Measured::default() } };
+    let (web, db) = (uuid::Uuid::from_u128(1), uuid::Uuid::from_u128(2));
+    for n in 1..=3_u8 {
+        let pass = journal.begin(&plan(vec![step("a"), step("b")]), at(i64::from(n))).unwrap();
+        for (id, machine) in [("a", web), ("b", db)] {
+            journal.started(pass, &step(id), at(9)).unwrap();
+            journal.measured(pass, id, machine, &figures(f64::from(n))).unwrap();
+            journal.finished(pass, id, &Outcome::Done, at(10)).unwrap();
+        }
+        journal.end(pass, "succeeded", at(11)).unwrap();
+    }
+    let past = journal.past_moves(2).unwrap();
+    assert_eq!(past.keys().copied().collect::<Vec<_>>(), [web, db]);
+    assert_eq!(past[&web], [figures(3.0), figures(2.0)], "newest first");
+    assert_eq!(journal.history(1).unwrap()[0].steps[1].figures, Some(figures(3.0)));
+}

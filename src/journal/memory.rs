@@ -1,10 +1,12 @@
 //! A journal that is gone with the process: for one-off runs without a state folder, and for tests.
 
 use super::{InDoubt, Journal, JournalError, Outcome, PassRecord, StepRecord};
+use crate::plan::precopy::PastMove;
 use crate::plan::{Plan, Step};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use uuid::Uuid;
 
 /// A journal in memory.
 #[derive(Debug, Default)]
@@ -30,6 +32,7 @@ struct Entry {
     /// When it was started, and the step while it is in doubt.
     started: Option<(Timestamp, Option<Step>)>,
     ended: Option<(Timestamp, Outcome)>,
+    figures: Option<(Uuid, PastMove)>,
 }
 
 impl Entry {
@@ -41,6 +44,7 @@ impl Entry {
             summary: step.summary.clone(),
             started: None,
             ended: None,
+            figures: None,
         }
     }
 
@@ -143,6 +147,25 @@ impl Journal for Memory {
         self.finished(pass, step, outcome, now)
     }
 
+    fn measured(&self, pass: i64, step: &str, machine: Uuid, figures: &PastMove) -> Result<(), JournalError> {
+        if let Some(entry) = find(&mut self.passes(), pass)?.steps.get_mut(step) {
+            entry.figures = Some((machine, *figures));
+        }
+        Ok(())
+    }
+
+    fn past_moves(&self, limit: usize) -> Result<BTreeMap<Uuid, Vec<PastMove>>, JournalError> {
+        let mut found: BTreeMap<Uuid, Vec<PastMove>> = BTreeMap::new();
+        for (machine, figures) in self.passes().values().rev().flat_map(|p| p.steps.values()).filter_map(|e| e.figures)
+        {
+            let of = found.entry(machine).or_default();
+            if of.len() < limit {
+                of.push(figures);
+            }
+        }
+        Ok(found)
+    }
+
     fn history(&self, limit: usize) -> Result<Vec<PassRecord>, JournalError> {
         let passes = self.passes();
         let record = |(number, pass): (&i64, &Pass)| {
@@ -173,6 +196,7 @@ fn step_record(id: &str, entry: &Entry) -> Option<StepRecord> {
         started_at: entry.started.as_ref().map(|s| s.0).or(judged_at)?,
         finished_at: judged_at,
         outcome: entry.ended.as_ref().map(|e| e.1.clone()),
+        figures: entry.figures.map(|f| f.1),
     })
 }
 
@@ -186,5 +210,6 @@ mod tests {
         contract::a_step_is_in_doubt_from_started_to_finished(&Memory::new());
         contract::a_new_attempt_takes_the_place_of_the_old_one(&Memory::new());
         contract::history_tells_what_was_judged(&Memory::new());
+        contract::what_a_move_was_stands_beside_what_was_predicted(&Memory::new());
     }
 }

@@ -16,9 +16,15 @@ mod sqlite;
 pub use memory::Memory;
 pub use sqlite::{KEEP_PASSES, Sqlite};
 
+use crate::plan::precopy::PastMove;
 use crate::plan::{Plan, Step};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use uuid::Uuid;
+
+/// So many moves of a machine are looked at for its next prediction.
+pub const PAST_MOVES: usize = 5;
 
 /// Where passes and steps are recorded. Calls are synchronous and short; each returns only once the record is durable.
 pub trait Journal: Send + Sync {
@@ -39,6 +45,15 @@ pub trait Journal: Send + Sync {
     fn in_doubt(&self) -> Result<Vec<InDoubt>, JournalError>;
     /// Closes a step in doubt, after what it did was observed.
     fn resolve(&self, pass: i64, step: &str, outcome: &Outcome, now: Timestamp) -> Result<(), JournalError>;
+    /// Records what a machine's move was, beside what was predicted of it. Nothing but history and later predictions rests
+    /// on it.
+    fn measured(&self, _pass: i64, _step: &str, _machine: Uuid, _figures: &PastMove) -> Result<(), JournalError> {
+        Ok(())
+    }
+    /// The last moves of each machine, at most `limit` of one, newest first.
+    fn past_moves(&self, _limit: usize) -> Result<BTreeMap<Uuid, Vec<PastMove>>, JournalError> {
+        Ok(BTreeMap::new())
+    }
     /// The last passes, newest first.
     fn history(&self, limit: usize) -> Result<Vec<PassRecord>, JournalError>;
 }
@@ -131,6 +146,9 @@ pub struct StepRecord {
     pub finished_at: Option<Timestamp>,
     /// How it ended.
     pub outcome: Option<Outcome>,
+    /// For a live migration: what it was, beside what was predicted of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub figures: Option<PastMove>,
 }
 
 /// What every journal promises, run on each of them.

@@ -8,16 +8,19 @@
 
 use self::group::Group;
 use super::{InDoubt, Journal, JournalError, Outcome, PassRecord, StepRecord};
+use crate::plan::precopy::PastMove;
 use crate::plan::{Plan, Step};
 use jiff::Timestamp;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params};
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+use uuid::Uuid;
 
 /// How many passes are kept. A pass with a step in doubt is kept whatever its age.
 pub const KEEP_PASSES: u32 = 200;
@@ -56,6 +59,20 @@ CREATE TABLE steps (
 ) STRICT;
 CREATE INDEX steps_in_doubt ON steps (id, pass) WHERE started_at IS NOT NULL AND outcome IS NULL;
 ";
+
+/// Added later, and to older files when they are opened for writing: an older Drover does not look at it.
+const MOVES: &str = "
+CREATE TABLE IF NOT EXISTS moves (
+    pass    INTEGER NOT NULL,
+    id      TEXT NOT NULL,
+    machine TEXT NOT NULL,
+    figures TEXT NOT NULL,
+    PRIMARY KEY (pass, id)
+) STRICT;
+";
+
+/// Most moves that are read for predictions.
+const MOST_MOVES: i64 = 20_000;
 
 /// A journal in a SQLite file.
 #[derive(Debug)]
@@ -183,6 +200,7 @@ impl Sqlite {
                     )));
                 }
                 connection.execute_batch("PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;")?;
+                connection.execute_batch(MOVES)?;
             }
             Ok(connection)
         };
@@ -524,6 +542,40 @@ impl Journal for Sqlite {
         self.finished(pass, step, outcome, now)
     }
 
+    fn measured(&self, pass: i64, step: &str, machine: Uuid, figures: &PastMove) -> Result<(), JournalError> {
+        self.write("recording what a move was", |t| {
+            t.execute(
+                "INSERT OR REPLACE INTO moves (pass, id, machine, figures) VALUES (?1, ?2, ?3, ?4)",
+                params![pass, step, machine.to_string(), to_json(figures)?],
+            )?;
+            t.execute("DELETE FROM moves WHERE pass NOT IN (SELECT pass FROM passes)", [])?;
+            Ok(())
+        })
+    }
+
+    fn past_moves(&self, limit: usize) -> Result<BTreeMap<Uuid, Vec<PastMove>>, JournalError> {
+        self.read("reading earlier moves", |t| {
+            let mut found: BTreeMap<Uuid, Vec<PastMove>> = BTreeMap::new();
+            if !has_moves(t)? {
+                return Ok(found);
+            }
+            let mut query = t.prepare_cached("SELECT machine, figures FROM moves ORDER BY pass DESC, id LIMIT ?1")?;
+            let mut rows = query.query([MOST_MOVES])?;
+            while let Some(row) = rows.next()? {
+                let (machine, figures): (String, String) = (row.get(0)?, row.get(1)?);
+                // Written by another version, perhaps; nothing but a prediction rests on it.
+                let (Ok(machine), Ok(figures)) = (Uuid::parse_str(&machine), serde_json::from_str(&figures)) else {
+                    continue;
+                };
+                let of = found.entry(machine).or_default();
+                if of.len() < limit {
+                    of.push(figures);
+                }
+            }
+            Ok(found)
+        })
+    }
+
     fn history(&self, limit: usize) -> Result<Vec<PassRecord>, JournalError> {
         self.read("reading the history", |t| {
             let mut query = t.prepare_cached(
@@ -548,6 +600,31 @@ impl Journal for Sqlite {
     }
 }
 
+/// Whether moves are recorded here at all; not in an older file that is only read.
+fn has_moves(t: &Transaction<'_>) -> Result<bool, Trouble> {
+    let found = t
+        .prepare_cached("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'moves'")?
+        .query_row([], |_| Ok(()))
+        .optional()?;
+    Ok(found.is_some())
+}
+
+/// What the moves of a pass were, by step.
+fn figures(t: &Transaction<'_>, pass: i64) -> Result<BTreeMap<String, PastMove>, Trouble> {
+    let mut found = BTreeMap::new();
+    if has_moves(t)? {
+        let mut query = t.prepare_cached("SELECT id, figures FROM moves WHERE pass = ?1")?;
+        let mut rows = query.query([pass])?;
+        while let Some(row) = rows.next()? {
+            let (id, text): (String, String) = (row.get(0)?, row.get(1)?);
+            if let Ok(figures) = serde_json::from_str(&text) {
+                found.insert(id, figures);
+            }
+        }
+    }
+    Ok(found)
+}
+
 /// The steps of a pass that were started or judged, in the plan's order.
 fn step_records(t: &Transaction<'_>, pass: i64) -> Result<Vec<StepRecord>, Trouble> {
     let mut query = t.prepare_cached(
@@ -555,12 +632,14 @@ fn step_records(t: &Transaction<'_>, pass: i64) -> Result<Vec<StepRecord>, Troub
          WHERE pass = ?1 AND (started_at IS NOT NULL OR finished_at IS NOT NULL) ORDER BY position, id",
     )?;
     let mut rows = query.query([pass])?;
+    let mut figures = figures(t, pass)?;
     let mut steps = Vec::new();
     while let Some(row) = rows.next()? {
         let id: String = row.get(0)?;
         let outcome: Option<String> = row.get(6)?;
         let outcome = outcome.map(|text| from_json(&text, pass, &id)).transpose()?;
         steps.push(StepRecord {
+            figures: figures.remove(&id),
             id,
             action: row.get(1)?,
             resource: row.get(2)?,

@@ -404,4 +404,7 @@ pub struct Progress {
     pub elapsed_millis: u64,
     /// Expected or measured downtime in milliseconds.
     pub downtime_millis: u64,
+    /// Whether these are the figures of the whole job, after it ended.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub completed: bool,
 }

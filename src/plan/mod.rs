@@ -7,6 +7,7 @@ mod draft;
 mod evacuation;
 mod graph;
 mod guard;
+pub mod precopy;
 mod types;
 
 pub use check::{Check, Precheck, Treatment, Verdict};
@@ -20,8 +21,10 @@ use crate::kind::virtual_machine::Survey;
 use crate::model::ResourceId;
 use crate::observed::Observed;
 use jiff::Timestamp;
+use precopy::PastMove;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
+use uuid::Uuid;
 
 /// Everything a plan is computed from.
 pub struct PlanInput<'a> {
@@ -52,6 +55,8 @@ pub struct PlanOptions {
     /// Resources whose manifests changed since the last revision that was carried out. A difference on any other resource
     /// is drift. `None` for "not known": every difference is taken for a wish of Git.
     pub changed: Option<BTreeSet<ResourceId>>,
+    /// How the last moves of each machine went, newest first, by the machine's UUID: they make the next prediction better.
+    pub past_moves: BTreeMap<Uuid, Vec<PastMove>>,
     /// Whether machines that may stay may move for balance (`--rebalance`), whatever Settings say.
     pub rebalance: bool,
 }

@@ -1,6 +1,7 @@
 //! The plan as data: the JSON of the contract (`schemas/plan.schema.json`).
 
 use super::Check;
+use super::precopy::Prediction;
 use crate::action::Action;
 use crate::finding::{Finding, Source};
 use crate::model::{ResourceId, Revision};
@@ -285,6 +286,9 @@ pub struct Estimate {
     pub downtime_millis: u64,
     /// Bytes moved.
     pub bytes: u64,
+    /// For a live migration: what the model of it says, with the bounds within which the outcome should be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prediction: Option<Prediction>,
 }
 
 /// Why a step is held back, and the way out.

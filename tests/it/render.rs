@@ -77,7 +77,7 @@ fn migrate(id: &str, name: &str, from: &str, to: &str) -> Step {
         disruption: Disruption::Brief,
         interruption: Interruption::Drainable,
         undo: Some("move it back".into()),
-        estimate: Estimate { seconds: 5.2, downtime_millis: 300, bytes: 536_870_912 },
+        estimate: Estimate { seconds: 5.2, downtime_millis: 300, bytes: 536_870_912, ..Estimate::default() },
         ..step(
             id,
             name,

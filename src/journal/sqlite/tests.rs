@@ -15,6 +15,7 @@ fn keeps_the_contract() {
         contract::a_step_is_in_doubt_from_started_to_finished as fn(&dyn Journal),
         contract::a_new_attempt_takes_the_place_of_the_old_one,
         contract::history_tells_what_was_judged,
+        contract::what_a_move_was_stands_beside_what_was_predicted,
     ] {
         let (_folder, path) = fresh();
         promise(&Sqlite::open(path).unwrap());

@@ -5,7 +5,6 @@ use crate::finding::{Code, Finding};
 use crate::kind::settings::{SyncWindow, check_windows};
 use crate::kind::{Resources, Spec};
 use crate::model::{KindName, Manifest, Rate, Span};
-use crate::observed::DirtyRateMode;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -77,7 +76,7 @@ pub struct MigrationPolicySpec {
     pub prechecks: Prechecks,
     /// Whether it is measured, while a plan is made that moves the machine live, how fast its guest writes to its memory
     /// (`virDomainStartDirtyRateCalc`), for the prediction of the move: `true`, `false`, or over how long and in which way.
-    pub dirty_rate: DirtyRatePolicy,
+    pub dirty_rate: super::DirtyRatePolicy,
 }
 
 impl Default for MigrationPolicySpec {
@@ -103,44 +102,7 @@ impl Default for MigrationPolicySpec {
             retries: None,
             windows: Vec::new(),
             prechecks: Prechecks::default(),
-            dirty_rate: DirtyRatePolicy::Switch(true),
-        }
-    }
-}
-
-/// Whether and how the dirty rate of a machine that is to move is measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
-pub enum DirtyRatePolicy {
-    /// Over one second, by a sample of the pages; or not at all.
-    Switch(bool),
-    /// So.
-    By(Measurement),
-}
-
-/// How a dirty rate is measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct Measurement {
-    /// Over how long, 1 to 60 s in whole seconds. A plan that moves the machine takes as much longer.
-    pub period: Span,
-    /// In which way.
-    pub mode: DirtyRateMode,
-}
-
-impl Default for Measurement {
-    fn default() -> Self {
-        Self { period: Span::seconds(1), mode: DirtyRateMode::default() }
-    }
-}
-
-impl DirtyRatePolicy {
-    /// What is to be measured, if anything.
-    pub fn measurement(self) -> Option<Measurement> {
-        match self {
-            Self::Switch(false) => None,
-            Self::Switch(true) => Some(Measurement::default()),
-            Self::By(measurement) => Some(measurement),
+            dirty_rate: super::DirtyRatePolicy::Switch(true),
         }
     }
 }
@@ -370,7 +332,7 @@ impl Spec for MigrationPolicySpec {
                 "set `copyStorage: All` or `Incremental`, or take it out",
             );
         }
-        if let DirtyRatePolicy::By(m) = spec.dirty_rate
+        if let super::DirtyRatePolicy::By(m) = spec.dirty_rate
             && !(m.period.0 % 1000 == 0 && (1000..=60_000).contains(&m.period.0))
         {
             say(

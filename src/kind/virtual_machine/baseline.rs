@@ -124,3 +124,82 @@ pub(super) fn collapse(difference: &mut Difference, baseline: &str) {
         difference.restart.push("spec.cpu.mode".into());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kind::virtual_machine::testing;
+    use crate::observed::{Baseline, CpuBaseline};
+    use crate::plan::{Change, Effect};
+    use jiff::Timestamp;
+
+    const CPU: &str = "<cpu mode='custom' match='exact'><model fallback='forbid'>EPYC</model><vendor>AMD</vendor>
+        <feature policy='require' name='pku'/><feature policy='disable' name='vme'/></cpu>";
+
+    fn observed(hosts: &[&str], answer: Reading<Baseline>) -> Observed {
+        let hosts = hosts.iter().map(|h| (*h).to_owned()).collect();
+        let platform = Platform { machine: Some("q35".into()), ..Platform::default() };
+        let baseline = CpuBaseline { hosts, platform, answer };
+        Observed { cpu_baselines: vec![baseline], ..Observed::empty(Timestamp::UNIX_EPOCH) }
+    }
+
+    fn known() -> Reading<Baseline> {
+        Reading::Present(Baseline { cpu: CPU.into(), computed_on: "a".into(), hosts: Default::default() })
+    }
+
+    fn machine(cpu: &str) -> Manifest<VirtualMachineSpec> {
+        testing::machine("web", &format!("{{host: a, machine: q35, memory: 1Gi, cpu: {cpu}}}"))
+    }
+
+    #[test]
+    fn a_baseline_takes_the_place_of_the_mode_and_single_features_have_the_last_word() {
+        let m = machine("{mode: Baseline, hosts: [a, b], features: [{name: pku, policy: disable}, {name: ss}]}");
+        let resolved = resolve(&m, &Resources::default(), &observed(&["a", "b"], known())).unwrap();
+        assert!(resolved.found.as_ref().is_ok_and(|w| w.contains("EPYC +1 -1") && w.contains("a, b")), "{resolved:?}");
+        let cpu = resolved.manifest.spec.cpu.unwrap();
+        assert_eq!((cpu.mode, cpu.model.as_deref()), (CpuMode::Custom, Some("EPYC")));
+        let word = super::super::sheet::word;
+        let features: Vec<_> = cpu.features.iter().map(|f| format!("{} {}", word(&f.policy), f.name)).collect();
+        assert_eq!(features, ["disable vme", "disable pku", "require ss"]);
+    }
+
+    #[test]
+    fn what_is_not_known_says_nothing_of_the_cpu() {
+        let m = machine("{mode: Baseline, hosts: [a, b]}");
+        let unknown = Reading::Unknown { why: "`b` could not be read".into() };
+        let nothing = Observed::empty(Timestamp::UNIX_EPOCH);
+        for seen in [observed(&["a", "b"], unknown), observed(&["a"], known()), nothing] {
+            let resolved = resolve(&m, &Resources::default(), &seen).unwrap();
+            assert!(resolved.found.is_err() && resolved.manifest.spec.cpu.is_none(), "{resolved:?}");
+        }
+        assert_eq!(resolve(&machine("{mode: host-model}"), &Resources::default(), &observed(&["a"], known())), None);
+    }
+
+    #[test]
+    fn its_many_features_are_one_change() {
+        let change = |path: &str, effect| Change {
+            path: path.into(),
+            before: "x".into(),
+            after: "y".into(),
+            effect,
+            definition: Some(Definition::Live),
+            note: None,
+        };
+        let mut difference = Difference {
+            changes: vec![
+                change("spec.cpus", Effect::Live),
+                change("spec.cpu.model", Effect::Restart),
+                change("spec.cpu.features[pku]", Effect::Restart),
+                change("spec.memory", Effect::Live),
+            ],
+            restart: vec!["spec.cpu.model".into(), "spec.cpu.features[pku]".into()],
+            ..Difference::default()
+        };
+        collapse(&mut difference, "EPYC");
+        let paths: Vec<_> = difference.changes.iter().map(|c| c.path.as_str()).collect();
+        assert_eq!(paths, ["spec.cpus", "spec.cpu.mode", "spec.memory"]);
+        let one = &difference.changes[1];
+        assert_eq!((one.before.as_str(), one.after.as_str()), (Some("x"), Some("Baseline (EPYC)")));
+        assert_eq!(difference.restart, ["spec.cpu.mode"]);
+    }
+}

@@ -403,6 +403,7 @@ pub(super) fn progress(stats: &ffi::JobStats) -> Progress {
         iteration: stats.number("memory_iteration"),
         elapsed_millis: stats.number("time_elapsed"),
         downtime_millis: stats.number("downtime"),
+        completed: false,
     }
 }
 

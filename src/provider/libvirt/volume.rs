@@ -510,6 +510,7 @@ fn pump(
                 total: total.max(position),
                 rate: (u128::from(sent) * 1000 / elapsed.as_millis().max(1)).try_into().unwrap_or(u64::MAX),
                 iteration: 0,
+                completed: false,
                 elapsed_millis: elapsed.as_millis().try_into().unwrap_or(u64::MAX),
                 downtime_millis: 0,
             });

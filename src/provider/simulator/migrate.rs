@@ -319,6 +319,7 @@ fn progress(one: &Move, elapsed: Duration) -> Progress {
         total: one.bytes,
         rate: one.bytes * 1000 / one.takes_millis.max(1),
         iteration: 1 + millis * 3 / one.takes_millis.max(1),
+        completed: false,
         elapsed_millis: millis,
         downtime_millis: 0,
     }

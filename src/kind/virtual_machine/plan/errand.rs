@@ -199,13 +199,13 @@ impl<'a> Draft<'a> {
         out.report(&self.id, None).health = Health::Progressing;
         self.moves_from(here.host, to, Effect::Live, out);
         let policy = self.policy();
-        let (migration, _) = self.migration(here, to, MigrationWay::Live, &policy, Vec::new());
+        let (migration, _, prediction) = self.migration(here, to, MigrationWay::Live, &policy, Vec::new());
         let mut step = self.step(
             MachineAction::MigrateVirtualMachine(Box::new(migration)),
             self.route(here.host, to, MigrationWay::Live),
             "it is already under way, and is followed to its end",
         );
-        step.estimate = self.estimate(here, to, MigrationWay::Live, &policy, 0);
+        step.estimate = self.estimate(here, to, MigrationWay::Live, &policy, 0, prediction);
         out.step(StepDraft { disruption: Disruption::Brief, interruption: MIGRATION, ..step });
     }
 
@@ -238,7 +238,7 @@ impl<'a> Draft<'a> {
             out.step(StepDraft { disruption: Disruption::Brief, interruption: MIGRATION, ..step });
             return;
         }
-        let (migration, _) = self.migration(here, &mark.to, MigrationWay::Live, &self.policy(), Vec::new());
+        let (migration, ..) = self.migration(here, &mark.to, MigrationWay::Live, &self.policy(), Vec::new());
         let step = self.step(
             MachineAction::AbortMigration(Box::new(migration)),
             format!("abort the migration of {} from {} to {}", self.m.name(), mark.from, mark.to),

@@ -13,12 +13,15 @@ use crate::kind::migration_policy::{CopyStorage, MigrationPolicySpec, Mode};
 use crate::kind::virtual_machine::{domain_name, volumes};
 use crate::model::Rate;
 use crate::observed::RunState;
+use crate::plan::precopy::Prediction;
 use crate::plan::{Block, Check, Disruption, Drafts, Effect, Estimate, Fact, Load, Operation, closed};
 
 /// Taken for the link where neither host says its bandwidth and the policy sets no limit.
 const ASSUMED_LINK: Rate = Rate(1_000_000_000);
 /// Seconds that a live migration takes beside the transfer (measured: 0.9 s for a machine without memory to speak of).
 const LIVE_OVERHEAD: f64 = 1.0;
+/// Seconds that Drover reads both hosts before and after a live migration (measured).
+const AROUND: f64 = 0.6;
 /// libvirt's default for the longest pause.
 const DEFAULT_DOWNTIME: u64 = 300;
 
@@ -55,7 +58,8 @@ impl<'a> Draft<'a> {
             self.rename_off(here, chain, out);
         }
         let mut blocks = self.cordoned(target);
-        let (migration, checks) = self.migration(here, target, way, &policy, out.arriving(target).cloned().collect());
+        let (migration, checks, prediction) =
+            self.migration(here, target, way, &policy, out.arriving(target).cloned().collect());
         if way == MigrationWay::Live && !was_active {
             blocks.push(Block {
                 code: Code::CannotMove,
@@ -92,7 +96,7 @@ impl<'a> Draft<'a> {
                 }
             },
         );
-        step.estimate = self.estimate(here, target, way, &policy, copied);
+        step.estimate = self.estimate(here, target, way, &policy, copied, prediction);
         step.disruption = if way == MigrationWay::Live { Disruption::Brief } else { Disruption::None };
         step.interruption = MIGRATION;
         if self.m.spec.placement.is_some() {
@@ -171,13 +175,13 @@ impl<'a> Draft<'a> {
         {
             let policy = self.policy();
             out.change(&self.id, None, place(here.host, target, Effect::Live));
-            let (migration, _) = self.migration(here, target, MigrationWay::Live, &policy, Vec::new());
+            let (migration, _, prediction) = self.migration(here, target, MigrationWay::Live, &policy, Vec::new());
             let mut step = self.step(
                 MachineAction::MigrateVirtualMachine(Box::new(migration)),
                 format!("live-migrate {} from {} to {target}", self.m.name(), here.host),
                 "it is already under way, and is followed to its end",
             );
-            step.estimate = self.estimate(here, target, MigrationWay::Live, &policy, 0);
+            step.estimate = self.estimate(here, target, MigrationWay::Live, &policy, 0, prediction);
             step
         } else {
             self.step(
@@ -209,13 +213,13 @@ impl<'a> Draft<'a> {
         way: MigrationWay,
         policy: &MigrationPolicySpec,
         arriving: Vec<Load>,
-    ) -> (Migration, Vec<Check>) {
+    ) -> (Migration, Vec<Check>, Option<Prediction>) {
         let to = self.ctx.resources.hosts.get(target).map(|h| &h.spec);
         let there = to.map(|t| t.migration.clone()).unwrap_or_default();
-        let Prechecked { checks, copy } = match self.ctx.observed.host(target) {
+        let Prechecked { checks, copy, prediction } = match self.ctx.observed.host(target) {
             None => {
                 let why = self.ctx.survey.unknown().get(target).map_or("it is fenced", String::as_str);
-                Prechecked { checks: precheck::unread(policy, target, why), copy: Vec::new() }
+                Prechecked { checks: precheck::unread(policy, target, why), copy: Vec::new(), prediction: None }
             }
             Some(destination) => precheck::run(&Move {
                 ctx: self.ctx,
@@ -253,7 +257,7 @@ impl<'a> Draft<'a> {
             ..Migration::new(here.domain.uuid, &here.domain.name, [here.host, target], way, uri)
         };
         policy.apply(link(self.ctx.resources, here.host, target), &mut migration);
-        (migration, checks)
+        (migration, checks, prediction)
     }
 
     /// Whether it gets another name by moving. One that is only away keeps the name that its home knows it by.
@@ -270,7 +274,16 @@ impl<'a> Draft<'a> {
         way: MigrationWay,
         policy: &MigrationPolicySpec,
         copied: u64,
+        prediction: Option<Prediction>,
     ) -> Estimate {
+        if let Some(p) = prediction {
+            return Estimate {
+                seconds: p.seconds.likely + AROUND,
+                downtime_millis: p.downtime_millis.likely,
+                bytes: p.bytes.likely,
+                prediction,
+            };
+        }
         let xml = here.domain.live_xml.as_deref().or(here.domain.persistent_xml.as_deref()).unwrap_or_default();
         let memory = if way == MigrationWay::Live { domain_xml::memory_bytes(xml) } else { 0 };
         let link = link(self.ctx.resources, here.host, target);
@@ -283,7 +296,7 @@ impl<'a> Draft<'a> {
         } else {
             (0.2, 0)
         };
-        Estimate { seconds: seconds + overhead, downtime_millis: downtime, bytes }
+        Estimate { seconds: seconds + overhead, downtime_millis: downtime, bytes, prediction: None }
     }
 }
 

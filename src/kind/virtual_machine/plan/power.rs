@@ -135,7 +135,7 @@ impl Draft<'_> {
         );
         step.disruption = Disruption::Downtime;
         step.interruption = Interruption::Interruptible;
-        step.estimate = Estimate { seconds: 15.0, downtime_millis: 15_000, bytes: 0 };
+        step.estimate = Estimate { seconds: 15.0, downtime_millis: 15_000, ..Estimate::default() };
         step
     }
 

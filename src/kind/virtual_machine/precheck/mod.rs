@@ -7,6 +7,8 @@
 //! A new subject is one file and one line in `SUBJECTS`; a new precheck one line in `plan/check.rs`.
 
 mod baggage;
+mod convergence;
+mod cpu;
 mod devices;
 mod disks;
 mod firmware;
@@ -31,12 +33,14 @@ use crate::domain_xml::{self, Element};
 use crate::kind::migration_policy::MigrationPolicySpec;
 use crate::model::{Bytes, Manifest};
 use crate::observed::{DomainState, HostState};
+use crate::plan::precopy::Prediction;
 use crate::plan::{Check, Context, Load, Precheck, Treatment, Verdict};
 
 /// Every subject, in the order in which they are looked at.
 const SUBJECTS: &[fn(&Move<'_>, &Element, &mut Sheet<'_>)] = &[
     hypervisor::check,
     release::check,
+    cpu::check,
     devices::check,
     firmware::check,
     paths::check,
@@ -81,6 +85,8 @@ pub(crate) struct Prechecked {
     pub checks: Vec<Check>,
     /// The disks that have to be copied; none where one of them cannot be.
     pub copy: Vec<MigratedVolume>,
+    /// What a live move is expected to be.
+    pub prediction: Option<Prediction>,
 }
 
 /// Looks at everything.
@@ -92,14 +98,15 @@ pub(crate) fn run(mv: &Move<'_>) -> Prechecked {
             format!("the definition of `{}` on `{}` could not be read", mv.domain.name, mv.from),
             "plan again; if it stays so, `virsh dumpxml` says more",
         );
-        return Prechecked { checks: sheet.finish(), copy: Vec::new() };
+        return Prechecked { checks: sheet.finish(), copy: Vec::new(), prediction: None };
     };
     sheet.pass(Precheck::HostRead, format!("`{}` and `{}` were read completely", mv.from, mv.to));
     for subject in SUBJECTS {
         subject(mv, &xml, &mut sheet);
     }
     let copy = disks::check(mv, &mut sheet);
-    Prechecked { checks: sheet.finish(), copy }
+    let prediction = convergence::check(mv, &copy, &mut sheet);
+    Prechecked { checks: sheet.finish(), copy, prediction }
 }
 
 /// A destination that could not be read: nothing else can be looked at.

@@ -8,8 +8,8 @@ use crate::kind::virtual_machine::Survey;
 use crate::kind::{Resources, Spec};
 use crate::model::{Manifest, Metadata, Origin};
 use crate::observed::{
-    CellState, DomainState, HostState, InterfaceState, JobOperation, JobState, NetworkState, Observed, PagesState,
-    PoolState, ProbeOutcome, ProbeState, Progress, Reading, RunState, VolumeState,
+    CellState, CpuFit, DirtyRate, DomainState, HostCpu, HostState, InterfaceState, JobOperation, JobState,
+    NetworkState, Observed, PagesState, PoolState, ProbeOutcome, ProbeState, Progress, Reading, RunState, VolumeState,
 };
 use crate::plan::{Context, Load, PlanOptions, Precheck, Treatment, Verdict};
 use jiff::Timestamp;
@@ -80,6 +80,11 @@ fn xml(devices: &str, more: &str) -> String {
     )
 }
 
+/// A guest that takes 512 MiB of its host and writes so many mebibytes a second.
+fn writes(mib: u64) -> DirtyRate {
+    DirtyRate { bytes_per_second: mib << 20, seconds: 1, resident: Some(512 << 20) }
+}
+
 fn pool(kind: &str, source: &str, target: &str, files: &[&str]) -> PoolState {
     let volumes = files.iter().map(|f| {
         let state = VolumeState {
@@ -129,6 +134,7 @@ impl World {
         let mut domain =
             DomainState::new("web".into(), UUID.parse().unwrap(), RunState::Running, "booted".into(), true);
         (domain.live_xml, domain.persistent_xml) = (Some(text.clone()), Some(text));
+        domain.dirty_rate = Some(Reading::Present(writes(1)));
         self.a.domains = vec![domain];
         self
     }
@@ -797,4 +803,75 @@ fn what_drover_sees_of_the_way_there_is_called_that() {
         Unknown,
         &["certificates"],
     );
+}
+
+#[test]
+fn a_cpu_is_compared_with_what_the_destination_offers() {
+    let cpu = "<cpu mode='custom' match='exact' check='full'><model fallback='forbid'>EPYC</model></cpu>";
+    let at_b = |answer: Reading<CpuFit>| {
+        World::new().machine("", cpu).with(move |w| drop(w.a.domains[0].cpu_at.insert("b".into(), answer)))
+    };
+    at_b(Reading::Present(CpuFit::Fits)).is(P::Cpu, Pass, &["`b` offers all", "EPYC"]);
+    let misses = || Reading::Present(CpuFit::Misses { what: "missing features: avx512f".into() });
+    at_b(misses()).is(P::Cpu, Block, &["`b` cannot give it its CPU", "avx512f"]);
+    at_b(misses()).says(P::Cpu, Treatment::Warn).is(P::Cpu, Warn, &["avx512f"]);
+    at_b(misses()).off().is(P::Cpu, Pass, &["while it is off"]);
+    at_b(Reading::Unknown { why: "no answer".into() }).is(P::Cpu, Unknown, &["no answer"]);
+    World::new().machine("", cpu).is(P::Cpu, Unknown, &["was not compared"]);
+}
+
+#[test]
+fn the_hosts_own_cpu_moves_between_equal_hosts_only() {
+    let own = |change: fn(&mut HostCpu)| {
+        World::new().machine("", "<cpu mode='host-passthrough' check='none'/>").with(move |w| {
+            let cpu = HostCpu {
+                model: "Skylake-Server-v1".into(),
+                vendor: "Intel".into(),
+                microcode: "1".into(),
+                signature: "6/106/6".into(),
+                features: ["vaes".to_owned()].into(),
+            };
+            w.a.cpu = Some(cpu.clone());
+            let there = w.b.cpu.insert(cpu);
+            change(there);
+        })
+    };
+    own(|_| ()).is(P::Cpu, Pass, &["both hosts have Intel Skylake-Server-v1 (6/106/6)"]);
+    own(|c| c.signature = "6/85/4".into()).is(P::Cpu, Block, &["(6/106/6)", "(6/85/4)"]);
+    own(|c| c.features.clear()).is(P::Cpu, Block, &["they differ in vaes"]);
+    own(|c| c.microcode = "2".into()).is(P::Cpu, Warn, &["microcode 1 and 2"]);
+    own(|_| ()).with(|w| w.b.libvirt_version = "9.0.0".into()).is(P::Cpu, Warn, &["libvirt 11.3.0 and 9.0.0"]);
+    own(|_| ()).with(|w| w.b.cpu = None).is(P::Cpu, Unknown, &["not known"]);
+}
+
+#[test]
+fn a_guest_that_outruns_its_link_is_told_and_what_would_help() {
+    let busy = |mib| {
+        World::new().with(move |w| {
+            w.a.domains[0].dirty_rate = Some(Reading::Present(writes(mib)));
+            w.policy.bandwidth = Some("40MiB/s".parse().unwrap());
+        })
+    };
+    busy(2).is(P::Convergence, Pass, &["it writes 2Mi/s", "40Mi/s can be sent by policy"]);
+    busy(36).is(P::Convergence, Warn, &["it may not converge"]);
+    let world = busy(60).is(P::Convergence, Warn, &["it does not converge", "aborted after 30m"]);
+    let looked = world.look();
+    let hint = looked.checks.iter().find(|c| c.name == P::Convergence).and_then(|c| c.hint.clone()).unwrap();
+    for setting in ["`bandwidth` of", "`maxDowntime:", "`autoConverge: true`", "`postCopy:"] {
+        assert!(hint.contains(setting), "{hint}");
+    }
+    assert!(looked.prediction.is_some_and(|p| p.dirty_rate == Some(60 << 20)));
+    world.says(P::Convergence, Treatment::Block).is(P::Convergence, Block, &["it does not converge"]);
+    let post_copy = |w: &mut World| {
+        w.policy = serde_json::from_str(r#"{"bandwidth": "40MiB/s", "postCopy": {"passes": 2}}"#).unwrap();
+    };
+    busy(60).with(post_copy).is(P::Convergence, Pass, &["post-copy takes over"]);
+    let paused = |w: &mut World| {
+        let policy = r#"{"bandwidth": "40MiB/s", "timeout": {"after": "9s", "action": "Suspend"}}"#;
+        w.policy = serde_json::from_str(policy).unwrap();
+    };
+    busy(60).with(paused).is(P::Convergence, Warn, &["paused when its time is up"]);
+    World::new().with(|w| w.a.domains[0].dirty_rate = None).is(P::Convergence, Unknown, &["not known"]);
+    World::new().off().is(P::Convergence, Pass, &["while it is off"]);
+    assert!(World::new().off().look().prediction.is_none());
 }

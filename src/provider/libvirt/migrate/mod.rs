@@ -143,11 +143,37 @@ pub(super) async fn act(hosts: &Hosts, m: &Migration, ctx: &StepCtx) -> Result<(
     };
     judge(from, to, m, before.source.as_ref(), ended).await?;
     if live(m) {
+        if let Some(progress) = completed(to, m.uuid).await {
+            (ctx.progress)(progress);
+        }
         for words in prove::prove(to, m, before.source.as_ref()).await {
             (ctx.note)(format!("`{}` has moved to `{}`: {words}", m.name, m.to));
         }
     }
     Ok(())
+}
+
+/// What a migration was, from the statistics of the completed job, which the destination keeps. Nothing after a post-copy
+/// migration: they are empty then.
+async fn completed(to: &Host, uuid: Uuid) -> Option<Progress> {
+    let read = to.call("read the figures of the completed migration", move |c| {
+        let Some(domain) = domain::find(c, uuid)? else { return Ok(None) };
+        ffi::job_stats(&domain, true).during("read the figures of the completed migration").map(Some)
+    });
+    match read.await {
+        Ok(stats) => stats
+            .filter(|s| {
+                s.number("operation") == u64::from(sys::VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN)
+                    || s.number("operation") == u64::from(sys::VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT)
+            })
+            .map(|s| Progress { phase: "done".into(), completed: true, ..super::observe::progress(&s) })
+            .filter(|p| p.elapsed_millis > 0),
+        // Only the history is poorer.
+        Err(fault) => {
+            tracing::debug!(%uuid, error = %fault, "the figures of a completed migration cannot be read");
+            None
+        }
+    }
 }
 
 /// How a migration's call, or its job, ended.
