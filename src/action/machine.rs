@@ -328,6 +328,9 @@ impl MachineAction {
             Self::ResumeDomain { .. } => "`powerState: Paused`".into(),
             Self::PauseDomain { .. } | Self::ShutdownDomain { .. } => "`powerState: Running`".into(),
             Self::UndefineDomain { .. } => return None,
+            Self::MigrateVirtualMachine(m) if m.mark.is_none() && !m.permanent => {
+                format!("bring the VirtualMachineMigration back that had it on `{}`", m.from)
+            }
             Self::MigrateVirtualMachine(m) if m.mark.is_some() && !m.permanent => {
                 "take the VirtualMachineMigration out of Git: it comes home".into()
             }

@@ -27,9 +27,6 @@ const CONTEXT: usize = 3;
 pub fn run(args: &MigrateArgs, global: &Global, out: &mut Output) -> Result<Exit, CliError> {
     let config = settings::load(global, args.state.as_ref())?;
     settings::log(&config, true)?;
-    if args.now && !args.auto_approve {
-        apply::can_ask(&args.source)?;
-    }
     let opened = source::open(&args.source, &config)?;
     let Some(mut desired) = manifests::load(&opened, out)? else { return Ok(Exit::Invalid) };
     let mut documents = Vec::new();
@@ -87,7 +84,8 @@ pub fn run(args: &MigrateArgs, global: &Global, out: &mut Output) -> Result<Exit
     }
     documents.push(document(&name, &spec)?);
     let metadata = Metadata { name: name.clone(), ..Metadata::default() };
-    let manifest = Manifest { kind: VirtualMachineMigrationSpec::KIND, metadata, spec, origin: Origin::default() };
+    let origin = Origin { file: "drover migrate".into(), line: 1, column: 1, ..Origin::default() };
+    let manifest = Manifest { kind: VirtualMachineMigrationSpec::KIND, metadata, spec, origin };
     desired.resources.virtual_machine_migrations.insert(name, manifest);
     let mut findings = Vec::new();
     desired.resources.check(&mut findings);
@@ -97,6 +95,9 @@ pub fn run(args: &MigrateArgs, global: &Global, out: &mut Output) -> Result<Exit
     let _ = io::stderr().write_all(text.as_bytes());
     if findings.iter().any(Finding::is_error) {
         return Ok(Exit::Invalid);
+    }
+    if args.now && !args.auto_approve {
+        apply::can_ask(&args.source)?;
     }
     match &args.out {
         Some(folder) => import::write_files(folder, &documents, out)?,

@@ -117,6 +117,8 @@ fn one(m: &Migration, member: &Member, ctx: &Context<'_>, counts: &mut MoveCount
             let message = format!("`{name}` is not there yet: it moves once it was made");
             say(Severity::Info, Code::InProgress, message, "nothing has to be done", out);
         }
+        // Nothing is to be moved yet: what is named may still come.
+        Stage::Missing if m.spec.suspend => counts.waiting += 1,
         Stage::Missing => {
             counts.failed += 1;
             let on = m.spec.from.as_ref().map_or_else(|| "any host".to_owned(), |h| format!("`{h}`"));
