@@ -3,9 +3,15 @@
 //! Three-valued throughout: a host is read completely or it is [`Reading::Unknown`]. Absence is only ever concluded from
 //! a complete reading. Nothing here is secret: providers read domain XML without its security-sensitive parts.
 
+mod asked;
 mod hardware;
 
 pub use hardware::{CellState, InterfaceState, NetworkState, PagesState, ProbeOutcome, ProbeState};
+
+pub use asked::{
+    Answer, Baseline, CompareCpu, CpuBaseline, CpuFit, DirtyRate, DirtyRateMode, HostCpu, MeasureDirtyRate, Offer,
+    Platform, Question, Questions,
+};
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -27,18 +33,29 @@ pub struct Observed {
     pub taken_at: Timestamp,
     /// One reading for each host that is declared, by the manifest's name.
     pub hosts: BTreeMap<String, Reading<HostState>>,
+    /// CPUs that are common to several hosts, where a manifest asks for one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cpu_baselines: Vec<CpuBaseline>,
 }
 
 impl Observed {
     /// An observation of nothing.
     pub fn empty(taken_at: Timestamp) -> Self {
-        Self { format_version: FORMAT_VERSION.into(), taken_at, hosts: BTreeMap::new() }
+        Self { format_version: FORMAT_VERSION.into(), taken_at, hosts: BTreeMap::new(), cpu_baselines: Vec::new() }
     }
 
     /// A host's state, if it could be read.
     pub fn host(&self, name: &str) -> Option<&HostState> {
         match self.hosts.get(name) {
             Some(Reading::Present(state)) => Some(state),
+            _ => None,
+        }
+    }
+
+    /// A domain on a host that was read, to add an answer to it.
+    pub fn domain_mut(&mut self, host: &str, uuid: Uuid) -> Option<&mut DomainState> {
+        match self.hosts.get_mut(host) {
+            Some(Reading::Present(state)) => state.domains.iter_mut().find(|d| d.uuid == uuid),
             _ => None,
         }
     }
@@ -73,6 +90,9 @@ pub struct HostState {
     pub hypervisor_version: String,
     /// CPU architecture, `x86_64`.
     pub arch: String,
+    /// Its own CPU.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<HostCpu>,
     /// Logical CPUs.
     pub cpus: u32,
     /// Memory in bytes.
@@ -193,6 +213,12 @@ pub struct DomainState {
     /// Number of checkpoints (of incremental backups); libvirt refuses to move a domain with them.
     #[serde(default, skip_serializing_if = "is_none")]
     pub checkpoints: u32,
+    /// Whether its CPU can be had on another host, by that host's name; asked where its manifest asks for that host.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub cpu_at: BTreeMap<String, Reading<CpuFit>>,
+    /// How fast it writes to its memory; measured where its manifest asks for another host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dirty_rate: Option<Reading<DirtyRate>>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
@@ -217,6 +243,8 @@ impl DomainState {
             managed_save: false,
             snapshots: 0,
             checkpoints: 0,
+            cpu_at: BTreeMap::new(),
+            dirty_rate: None,
         }
     }
 

@@ -6,11 +6,15 @@
 //! - Migration parameters: `virt::domain::MigrateParameters` leaks every string it is given.
 //! - Aborting a job, the switch to post-copy, sparse streams, checkpoints: absent.
 //! - Events of domains, pools and the connection itself: absent (`events.rs`).
+//! - The baseline of CPUs and their comparison with a hypervisor's: absent (`cpu.rs`).
+//! - Dirty rates: absent; statistics of domains leak every record (`dirty.rs`).
 //!
 //! Each function borrows a live `virt` object for the whole call, hands libvirt only pointers that outlive it, and frees
 //! what libvirt allocated with libvirt's own function. Nothing else in the crate may use `unsafe`.
 #![allow(unsafe_code)]
 
+pub(super) mod cpu;
+pub(super) mod dirty;
 mod events;
 
 pub(super) use events::{Listening, Told};

@@ -7,7 +7,7 @@ use super::error::{During, Fault};
 use super::{ffi, hardware, xml};
 use crate::domain_xml::{self, Element};
 use crate::observed::{
-    DomainState, HostState, JobOperation, JobState, OWNER_NAMESPACE, PoolState, Progress, Reading, RunState,
+    DomainState, HostCpu, HostState, JobOperation, JobState, OWNER_NAMESPACE, PoolState, Progress, Reading, RunState,
     VolumeState,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -98,6 +98,7 @@ fn capabilities(state: &mut HostState, text: &str) -> Result<(), Fault> {
     state.uuid = xml::text_at(&root, "host/uuid").unwrap_or_default();
     state.arch = xml::text_at(&root, "host/cpu/arch").unwrap_or_default();
     state.cells = hardware::cells(&root);
+    state.cpu = root.get("host/cpu").and_then(host_cpu);
     let mut types = BTreeSet::new();
     let mut machines = BTreeSet::new();
     let mut emulators = BTreeSet::new();
@@ -129,6 +130,21 @@ fn capabilities(state: &mut HostState, text: &str) -> Result<(), Fault> {
     state.domain_types = types.into_iter().collect();
     state.domain_types.sort_by_key(|t| (t != "kvm", t == "qemu"));
     Ok(())
+}
+
+/// The host's own CPU; libvirt's test driver names no model.
+fn host_cpu(cpu: &Element) -> Option<HostCpu> {
+    let number = |name: &str| cpu.attribute_at("signature", name).unwrap_or_default();
+    Some(HostCpu {
+        model: xml::text_at(cpu, "model")?,
+        vendor: xml::text_at(cpu, "vendor").unwrap_or_default(),
+        microcode: cpu.attribute_at("microcode", "version").unwrap_or_default().to_owned(),
+        signature: match cpu.get("signature") {
+            Some(_) => ["family", "model", "stepping"].map(number).join("/"),
+            None => String::new(),
+        },
+        features: cpu.all("feature").filter_map(|f| f.attribute("name").map(str::to_owned)).collect(),
+    })
 }
 
 fn read_pool(pool: &StoragePool, name: &str) -> Result<PoolState, Fault> {

@@ -519,6 +519,7 @@ fn default_host(name: &str) -> HostState {
         libvirt_version: "11.3.0".into(),
         hypervisor_version: "10.0.2".into(),
         arch: "x86_64".into(),
+        cpu: None,
         cpus: 16,
         memory: 64 << 30,
         free_memory: 64 << 30,

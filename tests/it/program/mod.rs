@@ -11,6 +11,7 @@ mod journal;
 mod live;
 mod moves;
 mod ownership;
+mod prechecks;
 mod repository;
 mod retune;
 

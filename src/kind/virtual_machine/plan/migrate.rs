@@ -162,8 +162,7 @@ impl<'a> Draft<'a> {
 
     /// The policy in force: the machine's, that of Settings, or the default.
     fn policy(&self) -> MigrationPolicySpec {
-        let name = self.m.spec.migration_policy.as_ref().or(self.ctx.settings.migration_policy.as_ref());
-        name.and_then(|n| self.ctx.resources.migration_policies.get(n)).map(|p| p.spec.clone()).unwrap_or_default()
+        crate::kind::virtual_machine::policy(self.m, self.ctx.resources)
     }
 
     /// The migration, and what was looked at beforehand.

@@ -7,6 +7,7 @@
 //! A new subject is one file and one line in `SUBJECTS`; a new precheck one line in `plan/check.rs`.
 
 mod baggage;
+mod copies;
 mod devices;
 mod disks;
 mod firmware;
