@@ -20,22 +20,16 @@ fn uuid(lab: &Lab, host: &str, name: &str) -> String {
 
 /// Everything on the hosts that a move could change: domains with their states and definitions, pools with their volumes.
 fn everything(lab: &Lab, machines: &[Rc<Guest<'_>>], pools: &[&str]) -> Vec<String> {
-    let mut seen = Vec::new();
-    for host in HOSTS {
-        for vm in machines {
-            let definition = lab.virsh(host, &["dumpxml", "--inactive", vm.name()]);
-            seen.push(format!(
-                "{host} {} {} {}",
-                vm.name(),
-                vm.state(host),
-                String::from_utf8_lossy(&definition.stdout)
-            ));
-        }
-        for pool in pools {
-            seen.push(format!("{host} {pool} {}", lab.virsh_ok(host, &["vol-list", pool])));
-        }
-    }
-    seen
+    let script = "for d in $MACHINES; do echo $d; virsh -q domstate $d; virsh -q dumpxml --inactive $d; done 2>&1; \
+                  for p in $POOLS; do echo $p; virsh -q vol-list $p; done";
+    let names: Vec<&str> = machines.iter().map(|m| m.name()).collect();
+    let (names, pools) = (format!("MACHINES={}", names.join(" ")), format!("POOLS={}", pools.join(" ")));
+    let see = |host: &str| {
+        let seen = lab.inside(host, &["env", &names, &pools, "sh", "-c", script]);
+        assert!(seen.status.success(), "{seen:?}");
+        String::from_utf8_lossy(&seen.stdout).into_owned()
+    };
+    HOSTS.map(see).into()
 }
 
 impl<'lab> Fleet<'lab> {
