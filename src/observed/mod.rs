@@ -4,14 +4,14 @@
 //! a complete reading. Nothing here is secret: providers read domain XML without its security-sensitive parts.
 
 mod asked;
-mod hardware;
-
-pub use hardware::{CellState, InterfaceState, NetworkState, PagesState, ProbeOutcome, ProbeState};
 
 pub use asked::{
     Answer, Baseline, CompareCpu, CpuBaseline, CpuFit, DirtyRate, DirtyRateMode, HostCpu, MeasureDirtyRate, Offer,
     Platform, Question, Questions,
 };
+mod hardware;
+
+pub use hardware::{CellState, InterfaceState, NetworkState, PagesState, ProbeOutcome, ProbeState};
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -210,15 +210,15 @@ pub struct DomainState {
     /// Number of snapshots; libvirt refuses to undefine or move a domain with some kinds of them.
     #[serde(default)]
     pub snapshots: u32,
-    /// Number of checkpoints (of incremental backups); libvirt refuses to move a domain with them.
-    #[serde(default, skip_serializing_if = "is_none")]
-    pub checkpoints: u32,
     /// Whether its CPU can be had on another host, by that host's name; asked where its manifest asks for that host.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub cpu_at: BTreeMap<String, Reading<CpuFit>>,
     /// How fast it writes to its memory; measured where its manifest asks for another host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dirty_rate: Option<Reading<DirtyRate>>,
+    /// Number of checkpoints (of incremental backups); libvirt refuses to move a domain with them.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub checkpoints: u32,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
@@ -242,9 +242,9 @@ impl DomainState {
             job: None,
             managed_save: false,
             snapshots: 0,
-            checkpoints: 0,
             cpu_at: BTreeMap::new(),
             dirty_rate: None,
+            checkpoints: 0,
         }
     }
 

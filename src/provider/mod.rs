@@ -92,6 +92,8 @@ pub struct StepCtx {
     pub progress: Arc<dyn Fn(Progress) + Send + Sync>,
     /// What a newer commit says to this step while it runs.
     pub orders: StepOrders,
+    /// Takes what is worth saying of a step that goes well all the same.
+    pub note: Arc<dyn Fn(String) + Send + Sync>,
 }
 
 /// Why an action failed.

@@ -97,8 +97,8 @@ fn capabilities(state: &mut HostState, text: &str) -> Result<(), Fault> {
     let root = xml::parse(text, "read its capabilities")?;
     state.uuid = xml::text_at(&root, "host/uuid").unwrap_or_default();
     state.arch = xml::text_at(&root, "host/cpu/arch").unwrap_or_default();
-    state.cells = hardware::cells(&root);
     state.cpu = root.get("host/cpu").and_then(host_cpu);
+    state.cells = hardware::cells(&root);
     let mut types = BTreeSet::new();
     let mut machines = BTreeSet::new();
     let mut emulators = BTreeSet::new();

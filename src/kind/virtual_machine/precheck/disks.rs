@@ -2,10 +2,12 @@
 
 use super::paths::{Presence, is_medium, presence};
 use super::storage::pool_of;
-use super::{Move, Sheet, copies, mebibytes};
-use crate::action::MigratedVolume;
+use super::{Move, Sheet, mebibytes};
+use crate::action::{Backing, MigratedVolume};
 use crate::domain_xml::{self, LocalDisk};
 use crate::kind::migration_policy::CopyStorage;
+use crate::kind::virtual_machine::disk_path;
+use crate::observed::HostState;
 use crate::plan::Precheck;
 use std::collections::BTreeMap;
 
@@ -90,7 +92,7 @@ fn disk_of(mv: &Move<'_>, disk: &LocalDisk, taken: &mut BTreeMap<String, u64>, s
         );
         return Disk::Refused;
     }
-    if copies::is_left_out(mv, &disk.target, &disk.path) {
+    if mv.policy.copy_disks.as_ref().is_some_and(|chosen| !is_chosen(mv, chosen, disk)) {
         sheet.fail(
             name,
             format!(
@@ -103,7 +105,7 @@ fn disk_of(mv: &Move<'_>, disk: &LocalDisk, taken: &mut BTreeMap<String, u64>, s
     }
     let backing = match &state.backing {
         Some(path) if mv.policy.copy_storage == CopyStorage::Incremental => {
-            match copies::backing(path, mv.source, mv.destination) {
+            match backing(path, mv.source, mv.destination) {
                 Ok(backing) => Some(backing),
                 Err(reason) => {
                     sheet.fail(
@@ -218,4 +220,35 @@ fn is_free(mv: &Move<'_>, copy: &MigratedVolume, sheet: &mut Sheet<'_>) -> bool 
         }
     }
     true
+}
+
+/// Whether a policy's `copyDisks` names a disk: by its target, or by its name in the manifest.
+fn is_chosen(mv: &Move<'_>, chosen: &[String], disk: &LocalDisk) -> bool {
+    let is_it = |name: &String| {
+        mv.machine.is_some_and(|m| {
+            m.spec.disks.iter().flatten().enumerate().filter(|(_, d)| d.name == *name).any(|(i, d)| {
+                disk_path(m, i, d, mv.source, mv.ctx.resources).is_ok_and(|p| p.path() == Some(disk.path.as_str()))
+            })
+        })
+    };
+    chosen.iter().any(|c| *c == disk.target || is_it(c))
+}
+
+/// The image below a disk, where the destination has the same at the same path, as far as can be told.
+fn backing(path: &str, here: &HostState, there: &HostState) -> Result<Backing, String> {
+    let find =
+        |state: &HostState| state.pools.values().flat_map(|p| p.volumes.values()).find(|v| v.path == path).cloned();
+    let Some(below) = find(here) else {
+        return Err(format!("its backing image {path} is in no pool of the source, so nothing is known of it"));
+    };
+    let Some(same) = find(there) else {
+        return Err(format!("its backing image {path} is in no pool of the destination"));
+    };
+    if (same.capacity, &same.format) != (below.capacity, &below.format) {
+        return Err(format!(
+            "its backing image {path} has {} bytes ({}) at the source and {} bytes ({}) at the destination",
+            below.capacity, below.format, same.capacity, same.format
+        ));
+    }
+    Ok(Backing { path: path.to_owned(), format: below.format, capacity: below.capacity })
 }

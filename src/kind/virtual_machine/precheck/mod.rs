@@ -7,7 +7,6 @@
 //! A new subject is one file and one line in `SUBJECTS`; a new precheck one line in `plan/check.rs`.
 
 mod baggage;
-mod copies;
 mod devices;
 mod disks;
 mod firmware;
@@ -23,6 +22,7 @@ mod storage;
 mod tests;
 mod topology;
 
+pub(crate) use devices::immovable_devices;
 pub(crate) use storage::missing_pools;
 
 use super::VirtualMachineSpec;
