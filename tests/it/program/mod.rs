@@ -14,6 +14,7 @@ mod live;
 mod migrations;
 mod moves;
 mod ownership;
+mod prechecks;
 mod repository;
 mod retune;
 
