@@ -209,7 +209,10 @@ proptest! {
         let (rate, seconds) = w.dirty_rate.unwrap();
         let busier = Workload { dirty_rate: Some((rate + more * M, seconds)), ..w };
         let (a, b) = (predict(&w, &t, &[]), predict(&busier, &t, &[]));
-        prop_assert!(b.seconds.likely >= a.seconds.likely - 0.11, "{a:?} {b:?}");
+        // One that is given up when its time is up may be over sooner than one that gets there.
+        if (a.convergence == Convergence::Never) == (b.convergence == Convergence::Never) {
+            prop_assert!(b.seconds.likely >= a.seconds.likely - 0.11, "{a:?} {b:?}");
+        }
         if a.convergence == Convergence::Never {
             prop_assert_eq!(b.convergence, Convergence::Never);
         }
