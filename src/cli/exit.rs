@@ -181,7 +181,9 @@ fn has_unknown_host(plan: &Plan) -> bool {
 /// Blocks and errors that wait for a decision of somebody. Others end by themselves (a window opens, a back-off ends, an operation
 /// that goes on), or are a matter of reading ([`Exit::Incomplete`]).
 fn is_refusal(code: Code) -> bool {
-    code.severity() == crate::finding::Severity::Error && !matches!(code, Code::HostUnknown | Code::BackingOff)
+    // A precheck that holds back does so because a policy says so, whatever it does by itself.
+    code >= Code::OneHost
+        || code.severity() == crate::finding::Severity::Error && !matches!(code, Code::HostUnknown | Code::BackingOff)
 }
 
 #[cfg(test)]

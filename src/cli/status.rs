@@ -176,11 +176,19 @@ fn resources(out: &mut Output, status: &DaemonStatus) -> io::Result<()> {
         return Ok(());
     }
     writeln!(out.stdout)?;
-    let mut table = Table::new(&["RESOURCE", "SYNC", "HEALTH", "HELD BACK"]);
+    let moves = status.resources.notable.iter().any(|one| one.moves.is_some());
+    let mut table = Table::new(match moves {
+        true => &["RESOURCE", "SYNC", "HEALTH", "MOVES", "HELD BACK"],
+        false => &["RESOURCE", "SYNC", "HEALTH", "HELD BACK"],
+    });
     for one in &status.resources.notable {
         let held_back = one.held_back.as_deref().unwrap_or("-");
         let (sync, health) = (format!("{:?}", one.sync), format!("{:?}", one.health));
-        table.row([one.resource.to_string().as_str(), &sync, &health, held_back]);
+        let (resource, moved) = (one.resource.to_string(), one.moves.map_or_else(|| "-".to_owned(), |m| m.words()));
+        match moves {
+            true => table.row([resource.as_str(), &sync, &health, &moved, held_back]),
+            false => table.row([resource.as_str(), &sync, &health, held_back]),
+        }
     }
     table.write(&mut out.stdout, out.paint)
 }

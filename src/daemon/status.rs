@@ -5,7 +5,7 @@ use crate::finding::Finding;
 use crate::journal::Outcome;
 use crate::model::ResourceId;
 use crate::observed::{Observed, Progress, Reading};
-use crate::plan::{Health, Plan, Summary, Sync};
+use crate::plan::{Health, MoveCounts, Plan, Summary, Sync};
 use crate::source::git::GitErrorKind;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -68,7 +68,7 @@ pub struct ResourceStates {
     pub sync: BTreeMap<String, u32>,
     /// Resources by health.
     pub health: BTreeMap<String, u32>,
-    /// Those that are not both `Synced` and `Healthy`, at most [`NOTABLE`] of them.
+    /// Those that are not both `Synced` and `Healthy`, and those that move machines, at most [`NOTABLE`] of them.
     pub notable: Vec<ResourceStatus>,
 }
 
@@ -88,6 +88,9 @@ pub struct ResourceStatus {
     /// Why something about it is held back, and the way out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_back: Option<String>,
+    /// How far it is, of a resource that moves machines: those are named also when nothing is left to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moves: Option<MoveCounts>,
 }
 
 impl ResourceStates {
@@ -104,10 +107,11 @@ impl ResourceStates {
             *states.sync.entry(format!("{:?}", report.sync)).or_default() += 1;
             *states.health.entry(format!("{:?}", report.health)).or_default() += 1;
             let is_fine = report.sync == Sync::Synced && report.health == Health::Healthy;
-            if !is_fine && states.notable.len() < NOTABLE {
+            if (!is_fine || report.moves.is_some()) && states.notable.len() < NOTABLE {
                 let (resource, sync, health) = (report.id(), report.sync, report.health);
                 let held_back = held.get(&resource).map(|b| format!("{}; {}", b.reason, b.way_out));
-                states.notable.push(ResourceStatus { resource, sync, health, held_back });
+                let moves = report.moves;
+                states.notable.push(ResourceStatus { resource, sync, health, held_back, moves });
             }
         }
         states

@@ -392,8 +392,22 @@ impl Drop for Guest<'_> {
     fn drop(&mut self) {
         for host in &self.lab.hosts {
             let _ = self.lab.command(30, &["virsh", host, "destroy", &self.name]).output();
-            let _ =
-                self.lab.command(30, &["virsh", host, "undefine", "--nvram", "--managed-save", &self.name]).output();
+            let _ = self
+                .lab
+                .command(
+                    30,
+                    &[
+                        "virsh",
+                        host,
+                        "undefine",
+                        "--nvram",
+                        "--managed-save",
+                        "--snapshots-metadata",
+                        "--checkpoints-metadata",
+                        &self.name,
+                    ],
+                )
+                .output();
         }
         let folders = self.lab.hosts.iter().map(|h| self.lab.local_folder(h)).chain([self.lab.shared_folder()]);
         for entry in folders.filter_map(|f| std::fs::read_dir(f).ok()).flatten().flatten() {

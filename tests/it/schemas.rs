@@ -2,6 +2,7 @@
 
 use drover::finding::Code;
 use drover::load::schema;
+use drover::plan::Precheck;
 use std::fs;
 use std::path::Path;
 
@@ -42,5 +43,25 @@ fn every_finding_is_explained() {
         for part in ["Cause: ", "Cure: "] {
             assert!(section.contains(part), "{code} has no `{part}`");
         }
+    }
+}
+
+/// Every precheck has its row, with its code and what it does by itself.
+#[test]
+fn every_precheck_is_in_the_table() {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/prechecks.md")).unwrap();
+    let rows: Vec<Vec<&str>> = text
+        .lines()
+        .filter(|l| l.starts_with("| `"))
+        .map(|l| l.trim_matches('|').split('|').map(str::trim).collect())
+        .collect();
+    let names: Vec<String> = rows.iter().map(|r| r[0].trim_matches('`').to_owned()).collect();
+    let all: Vec<&str> = Precheck::ALL.iter().map(|p| p.as_str()).collect();
+    assert_eq!(names, all, "docs/prechecks.md and src/plan/check.rs list the same prechecks in the same order");
+    for (row, precheck) in rows.iter().zip(Precheck::ALL) {
+        assert_eq!(row[1], precheck.code().as_str(), "{precheck}");
+        assert!(row[2].starts_with(&format!("{:?}", precheck.treatment())), "{precheck}: {}", row[2]);
+        assert_eq!(row[2].contains("fixed"), precheck.is_fixed(), "{precheck}: {}", row[2]);
+        assert!(row.len() == 5 && row[3..].iter().all(|cell| !cell.is_empty()), "{precheck}");
     }
 }

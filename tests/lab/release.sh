@@ -15,6 +15,8 @@ HERE=$(cd "$(dirname "$0")" && pwd)
 CACHE=${DROVER_LAB_CACHE:-/var/cache/drover-lab}
 PACKAGES="libvirt-daemon-system libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients qemu-system-x86 qemu-utils
   dnsmasq-base openssh-server"
+# Tells of bridges and their MTU. A package of its own in newer releases, a part of libvirt-daemon in older ones.
+INTERFACES=libvirt-daemon-driver-interface
 KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
 
 fail() {
@@ -55,6 +57,7 @@ inside() {
 # Whether the unpacked programs find all their libraries on this machine as it is now.
 is_sound() {
   [ -f "$1/done" ] || return 1
+  [ -n "$(find "$1/usr/lib" -path '*/connection-driver/libvirt_driver_interface.so' -print -quit)" ] || return 1
   inside "$1" 'for p in libvirtd virsh qemu-system-x86_64 qemu-img; do $p --version; done' >/dev/null 2>&1
 }
 
@@ -68,6 +71,11 @@ installed_alike() {
       [ "$status" = installed ] || continue
       if apt-cache "${options[@]}" show "$package=$version" >/dev/null 2>&1; then echo "$package"; fi
     done
+}
+
+# The package, where the suite has it.
+offered() {
+  if apt-cache "${options[@]}" show "$1" >/dev/null 2>&1; then echo "$1"; fi
 }
 
 get() {
@@ -104,7 +112,7 @@ get() {
   for attempt in 1 2 3; do
     if apt-get "${options[@]}" -qq update >&2 &&
       apt-get "${options[@]}" -qq -y --download-only --reinstall --allow-downgrades --no-install-recommends -t "$suite" \
-        install $PACKAGES $(installed_alike) >/dev/null; then
+        install $PACKAGES $(offered "$INTERFACES") $(installed_alike) >/dev/null; then
       break
     fi
     [ $attempt = 3 ] && fail "could not get libvirt and QEMU of $suite from $(mirror)"

@@ -5,13 +5,16 @@
 mod cpu;
 mod crash;
 mod drift;
+mod evacuate;
 mod faults;
 mod hosts;
 mod import;
 mod journal;
 mod live;
+mod migrations;
 mod moves;
 mod ownership;
+mod prechecks;
 mod repository;
 mod retune;
 

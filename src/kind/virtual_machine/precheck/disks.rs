@@ -25,7 +25,7 @@ pub(super) fn check(mv: &Move<'_>, sheet: &mut Sheet<'_>) -> Vec<MigratedVolume>
     for disk in domain_xml::local_disks(mv.lasting_xml()).iter().filter(|d| !is_medium(mv, d)) {
         match disk_of(mv, disk, &mut taken, sheet) {
             Disk::Stays => {}
-            Disk::Copied(volume) => copies.push(volume),
+            Disk::Copied(volume) => copies.push(*volume),
             Disk::Refused => is_complete = false,
         }
     }
@@ -36,7 +36,7 @@ pub(super) fn check(mv: &Move<'_>, sheet: &mut Sheet<'_>) -> Vec<MigratedVolume>
 enum Disk {
     /// It is where it is, and seen from both hosts.
     Stays,
-    Copied(MigratedVolume),
+    Copied(Box<MigratedVolume>),
     Refused,
 }
 
@@ -134,7 +134,7 @@ fn disk_of(mv: &Move<'_>, disk: &LocalDisk, taken: &mut BTreeMap<String, u64>, s
         return Disk::Refused;
     }
     sheet.pass(name, format!("{what} is copied: {}, {}", mebibytes(state.capacity), copy.format));
-    Disk::Copied(copy)
+    Disk::Copied(Box::new(copy))
 }
 
 /// An image below a disk on shared storage that the destination does not have, as far as pools tell.

@@ -172,7 +172,12 @@ fn macs(mv: &Move<'_>, xml: &Element, sheet: &mut Sheet<'_>) {
             );
         }
     }
-    sheet.otherwise(name, format!("nobody on `{}` has its {} MAC addresses", mv.to, macs.len()));
+    let none = if macs.is_empty() {
+        "it has no MAC address".to_owned()
+    } else {
+        format!("nobody on `{}` has its MAC addresses ({})", mv.to, macs.len())
+    };
+    sheet.otherwise(name, none);
 }
 
 /// A few names out of many.

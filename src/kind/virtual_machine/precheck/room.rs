@@ -54,16 +54,17 @@ fn cpus(mv: &Move<'_>, xml: &Element, sheet: &mut Sheet<'_>) {
         return sheet.unknown(name, "the definition does not say how many CPUs it has");
     };
     let there = mv.destination.cpus;
+    let figures = format!(
+        "it has {}, and `{}` has {there}",
+        if wanted == 1 { "1 CPU".to_owned() } else { format!("{wanted} CPUs") },
+        mv.to
+    );
     if there == 0 {
         sheet.unknown(name, format!("`{}` does not tell how many CPUs it has", mv.to));
     } else if wanted > there {
-        sheet.fail(
-            name,
-            format!("it has {wanted} CPUs, and `{}` has {there}", mv.to),
-            "it runs there, and slowly; choose a larger host",
-        );
+        sheet.fail(name, figures, "it runs there, and slowly; choose a larger host");
     } else {
-        sheet.pass(name, format!("it has {wanted} CPUs, and `{}` has {there}", mv.to));
+        sheet.pass(name, figures);
     }
 }
 
