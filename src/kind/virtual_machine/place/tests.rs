@@ -38,7 +38,8 @@ fn small(seed: u64) -> Problem {
         let options: Vec<usize> =
             (0..hosts).filter(|h| problem.bins[*h].open && Some(*h) != current && dice.roll(5) > 0).collect();
         let may_stay = current.is_some() && current != evacuated && dice.roll(6) > 0;
-        let apart = (0..groups).filter_map(|g| (dice.roll(3) == 0).then(|| (g, dice.roll(2) == 0))).collect();
+        let apart = (0..groups).filter(|_| dice.roll(3) == 0).collect::<Vec<_>>();
+        let apart = apart.into_iter().map(|g| (g, dice.roll(2) == 0)).collect();
         problem.items.push(Item {
             memory: 1 + i64::try_from(dice.roll(6)).unwrap(),
             cpus: 1 + i64::try_from(dice.roll(3)).unwrap(),
