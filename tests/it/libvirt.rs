@@ -1,5 +1,6 @@
 //! The libvirt provider against real libvirt: its in-process test driver, and the lab's QEMU hosts.
 
+mod cases;
 mod control;
 mod driver;
 mod events;
