@@ -6,5 +6,6 @@ mod converge;
 mod crash;
 mod executor;
 mod guards;
+mod policy;
 mod scenario;
 mod support;
