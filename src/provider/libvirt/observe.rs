@@ -84,7 +84,7 @@ fn version(number: u32) -> String {
 }
 
 /// What the capabilities say of the host and of the guests of its own architecture.
-fn capabilities(state: &mut HostState, text: &str) -> Result<(), Fault> {
+pub(super) fn capabilities(state: &mut HostState, text: &str) -> Result<(), Fault> {
     let root = xml::parse(text, "read its capabilities")?;
     state.uuid = xml::text_at(&root, "host/uuid").unwrap_or_default();
     state.arch = xml::text_at(&root, "host/cpu/arch").unwrap_or_default();

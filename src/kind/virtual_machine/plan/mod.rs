@@ -45,6 +45,16 @@ pub(super) struct Here<'a> {
 pub fn draft(m: &Manifest<VirtualMachineSpec>, ctx: &Context<'_>, out: &mut Drafts) {
     let d = Draft { m, id: m.id(), ctx };
     let located = ctx.survey.located(m.name());
+    if let Located::Twice { hosts } | Located::DefinedTwice { hosts } = located
+        && let Some(uuid) = d.one_host(hosts)
+    {
+        return d.needs_a_person(
+            Code::NeedsAPerson,
+            format!("`{}` is seen twice, and {} are one host: both have the UUID {uuid}", m.name(), hosts.join(" and ")),
+            "declare the host once, or give each a `host_uuid` of its own in libvirtd.conf. To stop either copy would be to stop the only one",
+            out,
+        );
+    }
     match located {
         Located::Unknown { hosts } => d.unknown(hosts, out),
         Located::Broken { hosts } => d.needs_a_person(
@@ -162,6 +172,14 @@ impl<'a> Draft<'a> {
             .of(self.m, "spec.host")
             .hint("bring the host back; if it is really off, say `fenced: true` in its manifest"),
         );
+    }
+
+    /// The UUID of these hosts, where they all have the same: several manifests of one host, or hosts that libvirt takes
+    /// for one.
+    fn one_host(&self, hosts: &[String]) -> Option<&str> {
+        let mut uuids = hosts.iter().map(|h| self.ctx.observed.host(h).map_or("", |h| h.uuid.as_str()));
+        let first = uuids.next().filter(|u| !u.is_empty())?;
+        uuids.all(|u| u == first).then_some(first)
     }
 
     fn needs_a_person(&self, code: Code, message: String, hint: &str, out: &mut Drafts) {

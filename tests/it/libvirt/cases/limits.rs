@@ -16,23 +16,23 @@ fn ways_that_do_not_go_together_are_refused_and_the_machine_stays() {
     in_client(&lab, async || {
         let writer = writer();
         for (name, parallel, tuning, words) in [
-            ("no connection at all", Some(0), Tuning::default(), "arallel"),
-            ("more than QEMU takes", Some(256), Tuning::default(), "arallel"),
+            ("no connection at all", Some(0), Tuning::default(), "multifd"),
+            ("more than QEMU takes", Some(256), Tuning::default(), "multifd"),
             ("mt went with QEMU 9.1", None, compressed("mt"), "compress"),
-            ("xbzrle over several connections", Some(2), compressed("xbzrle"), "ompress"),
-            ("zstd over one connection", None, compressed("zstd"), "ompress"),
-            ("zero-copy over one connection", None, zero_copy.clone(), "ero"),
-            ("zero-copy, encrypted", Some(2), Tuning { tls: true, ..zero_copy.clone() }, "ero"),
+            ("xbzrle over several connections", Some(2), compressed("xbzrle"), "compress"),
+            ("zstd over one connection", None, compressed("zstd"), "compress"),
+            ("zero-copy over one connection", None, zero_copy.clone(), "zero"),
+            ("zero-copy, encrypted", Some(2), Tuning { tls: true, ..zero_copy.clone() }, "zero"),
             (
                 "zero-copy, compressed",
                 Some(2),
                 Tuning { compression: Some("zstd".into()), ..zero_copy.clone() },
-                "ero",
+                "zero",
             ),
         ] {
             let error = fails(&lab, &writer, &Migration { parallel, tuning, ..m.clone() }).await;
             eprintln!("{name}: {error} / {:?}", error.hint);
-            assert!(error.message.contains(words) && !error.transient, "{name}: {error}");
+            assert!(error.message.to_lowercase().contains(words) && !error.transient, "{name}: {error}");
         }
         // What is left in place by none of them.
         arrives(&lab, &writer, &Migration { parallel: Some(4), ..m.clone() }).await;
@@ -48,12 +48,20 @@ fn a_bandwidth_is_kept_to_and_one_without_measure_is_refused() {
     let m = migration(&lab, &vm, uuid);
     in_client(&lab, async || {
         let writer = writer();
-        let error = fails(&lab, &writer, &Migration { bandwidth_mib: Some(u64::MAX), ..m.clone() }).await;
-        eprintln!("{error} / {:?}", error.hint);
-        assert!(error.message.contains("bandwidth") && !error.transient, "{error}");
+        // libvirt checks the limit for post-copy, and lets the other one overflow. No manifest gets there: the largest rate
+        // that can be written is this.
+        let largest = (u64::MAX / 8) >> 20;
+        let tuning = Tuning {
+            post_copy_passes: Some(9),
+            post_copy_bandwidth_mib: Some((u64::MAX >> 20) + 1),
+            ..Tuning::default()
+        };
+        let error = fails(&lab, &writer, &Migration { tuning, ..m.clone() }).await;
+        assert!(error.message.contains("overflow") && !error.transient, "{error}");
         let begun = Instant::now();
         arrives(&lab, &writer, &Migration { bandwidth_mib: Some(2), ..m.clone() }).await;
         assert!(begun.elapsed() > Duration::from_secs(3), "9 MiB at 2 MiB/s: {:?}", begun.elapsed());
+        arrives(&lab, &writer, &Migration { bandwidth_mib: Some(largest), ..back(&lab, &m) }).await;
     });
 }
 
@@ -81,10 +89,10 @@ fn a_switch_to_post_copy_by_hand_is_followed_to_its_end() {
 fn a_guest_that_does_not_converge_is_throttled_as_the_policy_says() {
     let Some(lab) = Lab::shared() else { return };
     let vm = lab.guest("throttled");
-    let uuid = born(&lab, &vm, "a", &["dirty=48", "rate=60", "mem=160"]);
+    let uuid = born(&lab, &vm, "a", &["dirty=96", "rate=200", "mem=192"]);
     vm.wait_beats(10);
     let tuning = Tuning { throttle_initial: Some(37), throttle_increment: Some(11), ..Tuning::default() };
-    let m = Migration { bandwidth_mib: Some(12), auto_converge: true, tuning, ..migration(&lab, &vm, uuid) };
+    let m = Migration { bandwidth_mib: Some(20), auto_converge: true, tuning, ..migration(&lab, &vm, uuid) };
     in_client(&lab, async || {
         let (writer, step) = (writer(), step(SOON));
         while_under_way(act(&writer, &m, &step), &step, async || {

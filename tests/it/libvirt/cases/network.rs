@@ -17,7 +17,7 @@ fn a_destination_that_cannot_be_reached_is_named_soon_and_the_machine_stays() {
         for (name, m, words) in [
             ("unresolvable", uri("qemu+tcp://nowhere.invalid/system"), "nowhere.invalid"),
             ("nobody has the address", uri("qemu+tcp://10.77.0.99/system"), "10.77.0.99"),
-            ("TLS where TCP is spoken", uri("qemu+tls://10.77.0.2:16509/system"), "10.77.0.2"),
+            ("TLS where TCP is spoken", uri("qemu+tls://10.77.0.2:16509/system"), "TLS handshake"),
             ("nobody listens", uri("qemu+tcp://10.77.0.2:1/system"), "nothing listens"),
             ("QEMU where no host is", listen("tcp://10.77.0.99"), "10.77.0.99"),
             ("QEMU beyond every route", listen("tcp://203.0.113.9"), "203.0.113.9"),
@@ -32,6 +32,34 @@ fn a_destination_that_cannot_be_reached_is_named_soon_and_the_machine_stays() {
     });
 }
 
+/// Case 76: a firewall that swallows what goes to QEMU's port. libvirt's call waits for TCP, and holds its locks meanwhile.
+#[test]
+fn a_port_that_swallows_everything_costs_the_time_out_and_no_machine() {
+    let Some(lab) = Lab::shared() else { return };
+    let vm = lab.guest("filtered");
+    let uuid = bare(&lab, &vm, &[]);
+    // An address that the source sends to and nobody has; and TCP gives up after 15 s in the place of two minutes.
+    let retries = "/proc/sys/net/ipv4/tcp_syn_retries";
+    let silent =
+        format!("cat {retries}; echo 3 >{retries}; ip neigh replace 10.77.0.210 lladdr 02:00:00:00:00:01 dev eth0");
+    let before = lab.inside("a", &["sh", "-ec", &silent]);
+    assert!(before.status.success(), "{before:?}");
+    let m =
+        Migration { listen_uri: Some("tcp://10.77.0.210".into()), timeout_millis: 3_000, ..migration(&lab, &vm, uuid) };
+    in_client(&lab, async || {
+        let writer = writer();
+        let begun = Instant::now();
+        let error = fails(&lab, &writer, &m).await;
+        eprintln!("{:?} {error} / {:?}", begun.elapsed(), error.hint);
+        assert!(error.message.contains("so it was aborted") && error.hint.is_some(), "{error}");
+        assert!(begun.elapsed() < Duration::from_secs(50), "{:?}", begun.elapsed());
+        arrives(&lab, &writer, &migration(&lab, &vm, uuid)).await;
+    });
+    let before = String::from_utf8_lossy(&before.stdout).trim().to_owned();
+    let loud = format!("echo {before} >{retries}; ip neigh del 10.77.0.210 dev eth0");
+    assert!(lab.inside("a", &["sh", "-ec", &loud]).status.success());
+}
+
 /// Case 23: two Host manifests, one host.
 #[test]
 fn a_machine_is_not_moved_to_the_host_that_it_is_on() {
@@ -41,7 +69,7 @@ fn a_machine_is_not_moved_to_the_host_that_it_is_on() {
     let m = migration(&lab, &vm, uuid);
     in_client(&lab, async || {
         // By the manifests.
-        let one = hosts(&[("a", "qemu+tcp://10.77.0.1/system"), ("b", "qemu+tls://10.77.0.1/system")]);
+        let one = hosts(&[("a", "qemu+tcp://10.77.0.1/system"), ("b", "qemu+tcp://10.77.0.1:16509/system")]);
         let confused = Writer::new(one, Options::default());
         let reason = refusal(&confused, &moving(&m)).await;
         assert!(reason.contains("`a` and `b` are one host"), "{reason}");
@@ -49,6 +77,7 @@ fn a_machine_is_not_moved_to_the_host_that_it_is_on() {
         assert!(error.message.contains("are one host") && !error.transient, "{error}");
         // By the address that the source is given.
         let writer = writer();
+        let m = Migration { control: Control::PeerToPeer, ..m.clone() };
         for uri in [lab.uri("a"), "qemu:///system".into(), "qemu+tcp://localhost/system".into()] {
             let error = fails(&lab, &writer, &Migration { destination_uri: uri.clone(), ..m.clone() }).await;
             eprintln!("{uri}: {error} / {:?}", error.hint);
