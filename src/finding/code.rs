@@ -78,6 +78,8 @@ codes! {
     D0414 Error DefinedTwice: "A machine that is off is defined on several hosts, and none can be told to be the right one.",
     D0415 Error NeedsAPerson: "A state that Drover must not touch, because every automatic way out could lose data.",
     D0416 Info Imported: "What an import could not put into fields.",
+    D0417 Warning BaselineUnknown: "The CPU that is common to a machine's hosts is not known.",
+    D0418 Warning AfterMove: "A machine that has moved does not show that all is well with it.",
     D0501 Error GuardRail: "A step is held back by a guard rail of Settings.",
     D0502 Info Suspended: "A resource is suspended: it is observed, not changed.",
     D0503 Info WindowClosed: "A step waits for its sync window.",
@@ -117,8 +119,7 @@ codes! {
     D0633 Error JobRunning: "Another job runs on the machine.",
     D0634 Error TlsNotReady: "A host lacks what an encrypted migration needs.",
     D0635 Error NotReachable: "The destination cannot be reached for a migration.",
-    D0636 Warning ClockSkew: "The clocks of two hosts differ.",
-    D0637 Warning NoConvergence: "A machine changes its memory faster than it can be sent.",
+    D0636 Warning NoConvergence: "A machine changes its memory faster than it can be sent.",
 }
 
 impl fmt::Display for Code {

@@ -89,7 +89,6 @@ prechecks! {
     Jobs "jobs" JobRunning Block Fixed: "No other job runs on it.",
     Tls "tls" TlsNotReady Block Free: "Both hosts have what an encrypted migration needs.",
     Reachability "reachability" NotReachable Block Free: "The source can reach the destination's daemon and migration ports.",
-    Clock "clock" ClockSkew Warn Free: "The clocks of the two hosts agree.",
     Convergence "convergence" NoConvergence Warn Free: "The machine changes its memory more slowly than it can be sent.",
 }
 

@@ -325,7 +325,7 @@ pub fn costs(step: &Step) -> Vec<String> {
     parts
 }
 
-/// The prechecks of a step in one line, and those that are to be seen: `14 passed, 1 warning, 2 not known (mtu, clock)`.
+/// The prechecks of a step in one line, and those that are to be seen: `14 passed, 1 warning, 2 not known (mtu, segment)`.
 /// Nothing for a step that has none.
 pub fn checks(step: &Step, full: bool) -> Option<ChecksView<'_>> {
     if step.checks.is_empty() {

@@ -70,7 +70,7 @@ fn only_the_disks_that_a_policy_names_are_copied() {
         let found = held_back(&plan);
         assert_eq!(found.is_empty(), is_free, "{named}: {found:?}");
         if !is_free {
-            assert!(found[0].1.contains("not among the policy's `copyDisks`"), "{found:?}");
+            assert!(found[0].1.contains("not among the `copyDisks`"), "{found:?}");
         }
     }
 }

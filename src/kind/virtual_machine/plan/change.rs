@@ -20,7 +20,7 @@ impl Draft<'_> {
             let difference = compare_trees(self.m, here.domain, &trees, here.state, self.ctx.resources, &owner)?;
             Ok((owner, difference))
         });
-        let (owner, difference) = match compared {
+        let (owner, mut difference) = match compared {
             Ok(compared) => compared,
             Err(finding) => {
                 out.report(&self.id, None).health = Health::Degraded;
@@ -28,6 +28,7 @@ impl Draft<'_> {
                 return None;
             }
         };
+        self.collapse(&mut difference);
         for path in &difference.recreate {
             out.report(&self.id, None).health = Health::Degraded;
             out.finding(

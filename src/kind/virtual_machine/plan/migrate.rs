@@ -12,7 +12,7 @@ use crate::kind::migration_policy::{CopyStorage, MigrationPolicySpec, Mode};
 use crate::kind::virtual_machine::volumes;
 use crate::model::Rate;
 use crate::observed::RunState;
-use crate::plan::{Block, Check, Disruption, Drafts, Effect, Estimate, Fact, Operation, closed};
+use crate::plan::{Block, Check, Disruption, Drafts, Effect, Estimate, Fact, Load, Operation, closed};
 
 /// Taken for the link where neither host says its bandwidth and the policy sets no limit.
 const ASSUMED_LINK: Rate = Rate(1_000_000_000);
@@ -54,7 +54,7 @@ impl<'a> Draft<'a> {
             self.rename_off(here, chain, out);
         }
         let mut blocks = self.cordoned(target);
-        let (migration, checks) = self.migration(here, target, way, &policy);
+        let (migration, checks) = self.migration(here, target, way, &policy, out.arriving(target).cloned().collect());
         if way == MigrationWay::Live && !was_active {
             blocks.push(Block {
                 code: Code::CannotMove,
@@ -89,6 +89,10 @@ impl<'a> Draft<'a> {
         step.interruption = MIGRATION;
         step.blocked_by = blocks;
         step.checked(checks);
+        if way == MigrationWay::Live || wanted != PowerState::Stopped {
+            let xml = here.domain.live_xml.as_deref().or(here.domain.persistent_xml.as_deref()).unwrap_or_default();
+            step.load = Some(Load { host: target.into(), memory: domain_xml::memory_bytes(xml) });
+        }
         for wish in
             self.ctx.observed.host(target).and_then(|t| volumes(self.m, t, self.ctx.resources).ok()).unwrap_or_default()
         {
@@ -138,7 +142,7 @@ impl<'a> Draft<'a> {
         {
             let policy = self.policy();
             out.change(&self.id, None, place(here.host, target, Effect::Live));
-            let (migration, _) = self.migration(here, target, MigrationWay::Live, &policy);
+            let (migration, _) = self.migration(here, target, MigrationWay::Live, &policy, Vec::new());
             let mut step = self.step(
                 MachineAction::MigrateVirtualMachine(Box::new(migration)),
                 format!("live-migrate {} from {} to {target}", self.m.name(), here.host),
@@ -158,8 +162,7 @@ impl<'a> Draft<'a> {
 
     /// The policy in force: the machine's, that of Settings, or the default.
     fn policy(&self) -> MigrationPolicySpec {
-        let name = self.m.spec.migration_policy.as_ref().or(self.ctx.settings.migration_policy.as_ref());
-        name.and_then(|n| self.ctx.resources.migration_policies.get(n)).map(|p| p.spec.clone()).unwrap_or_default()
+        crate::kind::virtual_machine::policy(self.m, self.ctx.resources)
     }
 
     /// The migration, and what was looked at beforehand.
@@ -169,10 +172,11 @@ impl<'a> Draft<'a> {
         target: &str,
         way: MigrationWay,
         policy: &MigrationPolicySpec,
+        arriving: Vec<Load>,
     ) -> (Migration, Vec<Check>) {
         let to = self.ctx.resources.hosts.get(target).map(|h| &h.spec);
         let there = to.map(|t| t.migration.clone()).unwrap_or_default();
-        let prechecked = match self.ctx.observed.host(target) {
+        let Prechecked { checks, copy } = match self.ctx.observed.host(target) {
             None => {
                 let why = self.ctx.survey.unknown().get(target).map_or("it is fenced", String::as_str);
                 Prechecked { checks: precheck::unread(policy, target, why), copy: Vec::new() }
@@ -186,7 +190,9 @@ impl<'a> Draft<'a> {
                 to: target,
                 destination,
                 way,
+                starts: way == MigrationWay::Live || self.m.spec.power_state != PowerState::Stopped,
                 policy,
+                arriving,
             }),
         };
         let uri = to.map(|t| t.migration.uri.clone().unwrap_or_else(|| t.uri.clone())).unwrap_or_default();
@@ -195,14 +201,14 @@ impl<'a> Draft<'a> {
                 .address
                 .as_ref()
                 .map(|a| if a.contains(':') { format!("tcp://[{a}]") } else { format!("tcp://{a}") }),
-            delete_source_copies: policy.delete_source_copies && !prechecked.copy.is_empty(),
-            copy: prechecked.copy,
+            delete_source_copies: policy.delete_source_copies && !copy.is_empty(),
+            copy,
             autostart: self.m.spec.autostart.unwrap_or(here.domain.autostart),
             incremental: policy.copy_storage == CopyStorage::Incremental,
             ..Migration::new(here.domain.uuid, &here.domain.name, [here.host, target], way, uri)
         };
         policy.apply(link(self.ctx.resources, here.host, target), &mut migration);
-        (migration, prechecked.checks)
+        (migration, checks)
     }
 
     fn estimate(
