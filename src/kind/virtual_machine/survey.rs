@@ -255,6 +255,10 @@ fn judge(
             }
         }
     };
+    // It runs, or is defined last, under a mark that is not ours: whoever did that has the say.
+    if !is_ours(here.1) {
+        return Located::Foreign { copy: here.0.clone() };
+    }
     let stale = with.iter().filter(|(c, _)| *c != here.0).map(|(c, _)| (*c).clone()).collect();
     Located::At { copy: here.0.clone(), stale }
 }

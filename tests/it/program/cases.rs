@@ -72,7 +72,7 @@ fn a_second_definition_goes_if_it_is_ours_and_off_and_the_machine_runs_elsewhere
 
     // Ours: the one that runs is right.
     define(&ours);
-    fleet.plan(&[]).exits(2).says(&[&format!("undefine {} on kvm-b", vm.name())]);
+    fleet.plan(&[]).exits(2).says(&[&format!("remove the definition of {} that was left on kvm-b", vm.name())]);
     apply(&fleet).exits(0);
     fleet.runs_only_on(&vm, "a");
     assert_eq!(number(&fleet, &vm, "a"), running, "it was restarted");
@@ -127,7 +127,7 @@ fn a_machine_that_is_changed_and_moved_by_one_commit_arrives_changed() {
     fleet.change(&live, "cpus: 1", "cpus: 2\n  autostart: true");
     let order = actions(&fleet.plan(&["-o", "json"]).exits(2).json());
     let at = |what: &str| order.iter().position(|a| a == what).unwrap_or_else(|| panic!("no {what} in {order:?}"));
-    assert!(at("MigrateVirtualMachine") < at("ChangeLive"), "{order:?}");
+    assert!(at("ChangeLive") < at("MigrateVirtualMachine"), "{order:?}");
     assert!(!order.iter().any(|a| a == "ShutdownDomain" || a == "StartDomain"), "{order:?}");
     apply(&fleet).exits(0);
     fleet.runs_only_on(&live, "b");
@@ -157,7 +157,7 @@ fn a_move_that_drover_drives_itself_is_cancelled_when_drover_is_killed() {
     let Some(lab) = Lab::shared() else { return };
     let mut fleet = Fleet::new(&lab, "driven");
     let driven = "---\napiVersion: drover/v1alpha1\nkind: MigrationPolicy\nmetadata: {name: driven}\n\
-                  spec: {control: Managed, bandwidth: 8Mbit/s, timeout: {after: 5m}}\n";
+                  spec: {control: Managed, bandwidth: 8Mbit/s, timeout: {after: 5m}, prechecks: {memory: Ignore}}\n";
     fleet.write("driven.yaml", driven);
     let vm = fleet.bare_machine("web", "a");
     // Nothing but zeroes, and of those a lot.
@@ -193,6 +193,7 @@ fn a_plan_beside_a_move_that_somebody_else_began_waits_for_it() {
     let mut fleet = Fleet::new(&lab, "beside");
     let vm = fleet.bare_machine("web", "a");
     fleet.change(&vm, "memory: 64Mi", "memory: 4Gi");
+    fleet.edit("policies.yaml", "maxDowntime: 300ms", "maxDowntime: 300ms\n  prechecks: {memory: Ignore}");
     apply(&fleet).exits(0);
     let uri = lab.uri("b");
     let flags = ["-c", &lab.uri("a"), "migrate", "--live", "--p2p", "--persistent", "--undefinesource"];

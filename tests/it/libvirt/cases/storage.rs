@@ -182,7 +182,7 @@ fn a_destination_without_room_keeps_nothing_and_the_machine_stays() {
     let vm = lab.guest("room");
     // The same place on both hosts, with room for the disk on one of them.
     let place = format!("/srv/{}", vm.name());
-    for (host, mib) in [("a", 64), ("b", 24)] {
+    for (host, mib) in [("a", 192), ("b", 96)] {
         let mount = format!("mkdir -p {place} && mount -t tmpfs -o size={mib}m tmpfs {place}");
         let mounted = lab.inside(host, &["sh", "-c", &mount]);
         assert!(mounted.status.success(), "{mounted:?}");
@@ -191,11 +191,11 @@ fn a_destination_without_room_keeps_nothing_and_the_machine_stays() {
     let fill = |host: &str, file: &str, mib: u32| {
         lab.inside(host, &["sh", "-c", &format!("yes drover | head -c {mib}M >{file}")])
     };
-    assert!(fill("a", &disk, 16).status.success());
+    assert!(fill("a", &disk, 64).status.success());
     // With its holes kept, QEMU takes no room for it beforehand.
     let uuid = bare(&lab, &vm, &[&sparse(&disk, "vda")]);
     let volume =
-        MigratedVolume { pool: vm.name().into(), to_pool: vm.name().into(), path: disk.clone(), ..copied(&vm, 16) };
+        MigratedVolume { pool: vm.name().into(), to_pool: vm.name().into(), path: disk.clone(), ..copied(&vm, 64) };
     let m = Migration { copy: vec![volume], bandwidth_mib: Some(2), ..migration(&lab, &vm, uuid) };
     in_client(&lab, async || {
         let writer = writer();
@@ -208,7 +208,7 @@ fn a_destination_without_room_keeps_nothing_and_the_machine_stays() {
         };
         let step = step(SOON);
         let result = while_under_way(act(&writer, &m, &step), &step, async || {
-            fill("b", &format!("{place}/somebodys"), 24);
+            fill("b", &format!("{place}/somebodys"), 96);
         });
         let error = result.await.unwrap_err();
         eprintln!("{error} / {:?}", error.hint);
@@ -221,7 +221,7 @@ fn a_destination_without_room_keeps_nothing_and_the_machine_stays() {
         is_empty();
         // Two disks, of which each would fit.
         let second = format!("{}-second.img", vm.name());
-        assert!(fill("a", &format!("{place}/{second}"), 16).status.success());
+        assert!(fill("a", &format!("{place}/{second}"), 64).status.success());
         lab.virsh_ok("a", &["pool-refresh", vm.name()]);
         let off = MigratedVolume { volume: second.clone(), path: format!("{place}/{second}"), ..m.copy[0].clone() };
         let both = Migration { copy: vec![m.copy[0].clone(), off], way: MigrationWay::Offline, ..m.clone() };
