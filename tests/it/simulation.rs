@@ -6,6 +6,7 @@ mod converge;
 mod crash;
 mod executor;
 mod guards;
+mod place;
 mod policy;
 mod scenario;
 mod support;

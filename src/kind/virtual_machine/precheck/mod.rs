@@ -22,6 +22,7 @@ mod storage;
 mod tests;
 mod topology;
 
+pub(crate) use devices::immovable_devices;
 pub(crate) use storage::missing_pools;
 
 use super::VirtualMachineSpec;
