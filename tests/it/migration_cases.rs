@@ -5,13 +5,10 @@ use std::path::Path;
 /// The last case's number.
 const CASES: u32 = 84;
 
-/// Cells of the table's rows that begin with a number.
-fn rows(text: &str) -> Vec<(u32, Vec<&str>)> {
-    let row = |line: &'_ str| -> Option<(u32, Vec<&'_ str>)> {
-        let cells: Vec<&str> = line.strip_prefix('|')?.strip_suffix('|')?.split('|').map(str::trim).collect();
-        Some((cells.first()?.parse().ok()?, cells))
-    };
-    text.lines().filter_map(row).collect()
+/// A row of the table, which begins with a number: its cells.
+fn row(line: &str) -> Option<(u32, Vec<&str>)> {
+    let cells: Vec<&str> = line.strip_prefix('|')?.strip_suffix('|')?.split('|').map(str::trim).collect();
+    Some((cells.first()?.parse().ok()?, cells))
 }
 
 /// Names of tests in a cell: all that stands between backticks and has `::` in it.
@@ -40,7 +37,7 @@ fn exists(path: &str) -> bool {
 fn every_case_is_tested_or_said_to_be_impossible_here() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/migration-cases.md");
     let text = std::fs::read_to_string(file).unwrap();
-    let rows = rows(&text);
+    let rows: Vec<_> = text.lines().filter_map(row).collect();
     let numbers: Vec<u32> = rows.iter().map(|(n, _)| *n).collect();
     assert_eq!(numbers, (1..=CASES).collect::<Vec<_>>(), "each case once, and in order");
     let mut wrong = Vec::new();
@@ -61,7 +58,7 @@ fn every_case_is_tested_or_said_to_be_impossible_here() {
 #[test]
 fn what_is_not_there_is_noticed() {
     assert!(exists("migration_cases::what_is_not_there_is_noticed"));
-    assert!(!exists("migration_cases::rows"), "not every function is a test");
+    assert!(!exists("migration_cases::row"), "not every function is a test");
     assert!(!exists("migration_cases::what_was_never_there"));
     assert!(!exists("nowhere::what_is_not_there_is_noticed"));
 }
