@@ -256,6 +256,11 @@ fn limits(resources: &Resources) -> ExecuteLimits {
     ExecuteLimits {
         max_concurrent: resources.the_settings().max_concurrent as usize,
         migrations,
+        together: resources
+            .virtual_machine_migrations
+            .values()
+            .filter_map(|m| Some((m.id(), m.spec.parallelism? as usize)))
+            .collect(),
         ..ExecuteLimits::default()
     }
 }

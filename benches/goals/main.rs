@@ -6,6 +6,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod daemon;
+mod evacuate;
 mod fleet;
 mod git;
 mod inside;
@@ -61,7 +62,7 @@ fn report() {
             .collect(),
     };
     println!("| goal | case | CPU s | wall s | peak MiB | says |\n| --- | --- | --- | --- | --- | --- |");
-    let goals: [Goal; 9] = [
+    let goals: [Goal; 10] = [
         ("G1", Bench::plan_one_change),
         ("G2", Bench::validate),
         ("G3", Bench::load_and_growth),
@@ -71,6 +72,7 @@ fn report() {
         ("G9", Bench::resident),
         ("G10", Bench::hostile),
         ("G11", Bench::render),
+        ("G12", Bench::moves),
     ];
     for (name, measure) in goals {
         if bench.only.is_empty() || bench.only.contains(name) {
@@ -310,6 +312,31 @@ impl Bench {
                 &format!("{each:.0} ms for each MB, {extra:.0} MiB more; goal: 50, 64"),
             );
         }
+    }
+
+    /// G12: moves of real guests, beside virsh.
+    fn moves(&self) {
+        let Some(seen) = evacuate::measured(&self.at("evacuate"), self.runs) else {
+            return not_there("G12", "the lab");
+        };
+        let ms = |seconds: f64| seconds * 1e3;
+        println!(
+            "| G12 | one move | | {:.3} | | the step {:.0} ms, virsh {:.0} ms: {:.0} ms more, {:.1} %; goal: 300 ms, 5 %; \
+             `drover apply` in all {:.0} ms, with nothing to do {:.0} ms |",
+            seen.step,
+            ms(seen.step),
+            ms(seen.virsh),
+            ms(seen.step - seen.virsh),
+            (seen.step / seen.virsh - 1.0) * 100.0,
+            ms(seen.apply),
+            ms(seen.nothing)
+        );
+        println!(
+            "| G12 | 8 guests off a host | | {:.3} | | virsh one after the other: {:.3} s, {:.2} times as long |",
+            seen.evacuate,
+            seen.serial,
+            seen.serial / seen.evacuate
+        );
     }
 
     /// G11: writing a large plan.

@@ -1,7 +1,7 @@
 //! Actions on hypervisor hosts: pools, volumes, domains, migrations. Each names its host by the Host manifest's name.
 
 use super::migration::Migration;
-use crate::observed::OwnerMark;
+use crate::observed::{MoveMark, OwnerMark};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -123,6 +123,16 @@ pub enum MachineAction {
         /// Which.
         uuid: Uuid,
     },
+    /// Writes the marks of moves into a domain, live and persistent, in the place of those that it has; none takes the
+    /// element out.
+    SetMoves {
+        /// Where.
+        host: String,
+        /// Which.
+        uuid: Uuid,
+        /// All of them.
+        moves: Vec<MoveMark>,
+    },
     /// Renames a domain that is off (`virDomainRename`).
     RenameDomain {
         /// Where.
@@ -195,6 +205,9 @@ pub enum MachineAction {
     },
     /// Moves a machine to another host.
     MigrateVirtualMachine(Box<Migration>),
+    /// Aborts a migration that nobody wants any more (`virDomainAbortJob`), as long as the guest's memory is not split over
+    /// both hosts, and clears away what it made at the destination.
+    AbortMigration(Box<Migration>),
     /// Follows a migration that somebody else started, to its end.
     AwaitMigration {
         /// The host it leaves.
@@ -268,6 +281,7 @@ impl MachineAction {
             Self::UpdateDomain { .. } => "UpdateDomain",
             Self::SetOwner { .. } => "SetOwner",
             Self::RemoveOwner { .. } => "RemoveOwner",
+            Self::SetMoves { .. } => "SetMoves",
             Self::RenameDomain { .. } => "RenameDomain",
             Self::ChangeLive { .. } => "ChangeLive",
             Self::SetAutostart { .. } => "SetAutostart",
@@ -277,6 +291,7 @@ impl MachineAction {
             Self::ShutdownDomain { .. } => "ShutdownDomain",
             Self::UndefineDomain { .. } => "UndefineDomain",
             Self::MigrateVirtualMachine(_) => "MigrateVirtualMachine",
+            Self::AbortMigration(_) => "AbortMigration",
             Self::AwaitMigration { .. } => "AwaitMigration",
         }
     }
@@ -303,6 +318,7 @@ impl MachineAction {
             }
             Self::SetOwner { .. } => "take the ownership mark out of the domain's metadata".into(),
             Self::RemoveOwner { .. } => "bring the manifest back, with the annotation `drover/adopt: \"true\"`".into(),
+            Self::SetMoves { .. } | Self::AbortMigration(_) => return None,
             Self::RenameDomain { host, uuid, .. } => format!("virsh domrename {uuid} to the old name on {host}"),
             Self::SetAutostart { host, uuid, autostart } => {
                 let back = if *autostart { " --disable" } else { "" };
@@ -312,16 +328,49 @@ impl MachineAction {
             Self::ResumeDomain { .. } => "`powerState: Paused`".into(),
             Self::PauseDomain { .. } | Self::ShutdownDomain { .. } => "`powerState: Running`".into(),
             Self::UndefineDomain { .. } => return None,
+            Self::MigrateVirtualMachine(m) if m.mark.is_some() && !m.permanent => {
+                "take the VirtualMachineMigration out of Git: it comes home".into()
+            }
+            Self::MigrateVirtualMachine(m) if m.mark.is_some() => {
+                format!("a VirtualMachineMigration the other way, `to: {}`", m.from)
+            }
             Self::MigrateVirtualMachine(m) => format!("move it back: `host: {}`", m.from),
             // Somebody else began it: the wish that it serves is not known here.
             Self::AwaitMigration { host, uuid, .. } => format!("virsh domjobabort {uuid} on {host} while it runs"),
         })
     }
 
+    /// The domain that it is about, where it is about one.
+    pub fn machine(&self) -> Option<Uuid> {
+        match self {
+            Self::MigrateVirtualMachine(m) | Self::AbortMigration(m) => Some(m.uuid),
+            Self::DefineDomain { uuid, .. }
+            | Self::UpdateDomain { uuid, .. }
+            | Self::SetOwner { uuid, .. }
+            | Self::RemoveOwner { uuid, .. }
+            | Self::SetMoves { uuid, .. }
+            | Self::RenameDomain { uuid, .. }
+            | Self::ChangeLive { uuid, .. }
+            | Self::SetAutostart { uuid, .. }
+            | Self::StartDomain { uuid, .. }
+            | Self::ResumeDomain { uuid, .. }
+            | Self::PauseDomain { uuid, .. }
+            | Self::ShutdownDomain { uuid, .. }
+            | Self::UndefineDomain { uuid, .. }
+            | Self::AwaitMigration { uuid, .. } => Some(*uuid),
+            Self::DefineStoragePool { .. }
+            | Self::StartStoragePool { .. }
+            | Self::SetStoragePoolAutostart { .. }
+            | Self::CreateVolume { .. }
+            | Self::ResizeVolume { .. }
+            | Self::DeleteVolume { .. } => None,
+        }
+    }
+
     /// The hosts it works on; a migration's source first.
     pub fn hosts(&self) -> Vec<&str> {
         match self {
-            Self::MigrateVirtualMachine(m) => vec![&m.from, &m.to],
+            Self::MigrateVirtualMachine(m) | Self::AbortMigration(m) => vec![&m.from, &m.to],
             Self::DefineStoragePool { host, .. }
             | Self::StartStoragePool { host, .. }
             | Self::SetStoragePoolAutostart { host, .. }
@@ -332,6 +381,7 @@ impl MachineAction {
             | Self::UpdateDomain { host, .. }
             | Self::SetOwner { host, .. }
             | Self::RemoveOwner { host, .. }
+            | Self::SetMoves { host, .. }
             | Self::RenameDomain { host, .. }
             | Self::ChangeLive { host, .. }
             | Self::SetAutostart { host, .. }

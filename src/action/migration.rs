@@ -1,5 +1,6 @@
 //! One move of a machine, and how it travels and converges.
 
+use crate::observed::MoveMark;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -18,6 +19,21 @@ pub struct Migration {
     pub to: String,
     /// Live or offline.
     pub way: MigrationWay,
+    /// Whether the destination gets the definition and the source loses it (`VIR_MIGRATE_PERSIST_DEST`,
+    /// `VIR_MIGRATE_UNDEFINE_SOURCE`). Otherwise the source keeps its own, and the machine is the source's again when it
+    /// shuts down; on the way home again, the definition there is in force as it was kept.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub permanent: bool,
+    /// The mark of the VirtualMachineMigration that it is for: written into the domain before it leaves, and as done once it
+    /// has arrived.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mark: Option<MoveMark>,
+    /// It stands still on arrival (`VIR_MIGRATE_PAUSED`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub arrive_paused: bool,
+    /// Its name at the destination, where that is another (`VIR_MIGRATE_PARAM_DEST_NAME`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rename: Option<String>,
     /// The destination's URI as the source host reaches it (peer-to-peer).
     pub destination_uri: String,
     /// Where the destination's QEMU listens (`VIR_MIGRATE_PARAM_URI`), `tcp://10.0.0.12`.
@@ -120,6 +136,15 @@ pub enum Control {
     Managed,
 }
 
+fn yes() -> bool {
+    true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_yes(is: &bool) -> bool {
+    *is
+}
+
 fn is_plain(tuning: &Tuning) -> bool {
     *tuning == Tuning::default()
 }
@@ -141,6 +166,11 @@ pub enum AtTimeout {
 }
 
 impl Migration {
+    /// The name that the machine has on arrival.
+    pub fn name_there(&self) -> &str {
+        self.rename.as_deref().unwrap_or(&self.name)
+    }
+
     /// Whether it may switch to post-copy, which libvirt has to know at the start.
     pub fn may_post_copy(&self) -> bool {
         self.post_copy_after_millis.is_some()
@@ -156,6 +186,10 @@ impl Migration {
             from: from.into(),
             to: to.into(),
             way,
+            permanent: true,
+            mark: None,
+            arrive_paused: false,
+            rename: None,
             destination_uri,
             listen_uri: None,
             copy: Vec::new(),

@@ -7,12 +7,14 @@ use super::output::Output;
 use super::progress::Progress;
 use super::{manifests, settings, source};
 use crate::action::{Action, MachineAction};
+use crate::config::Config;
 use crate::execute::{Found, Recovered, Report, under_way};
 use crate::journal::{Journal, Outcome, Sqlite};
 use crate::kind::Desired;
 use crate::kind::host::parse_uri;
+use crate::model::ResourceId;
 use crate::pass::Events;
-use crate::plan::{Plan, Step};
+use crate::plan::{Plan, PlanOptions, Step};
 use crate::render::escape::line as terminal;
 use crate::render::text;
 use std::collections::BTreeMap;
@@ -35,44 +37,75 @@ pub fn run(args: &ApplyArgs, global: &Global, out: &mut Output) -> Result<Exit, 
     };
     let opened = source::open(&source, &config)?;
     let Some(desired) = manifests::load(&opened, out)? else { return Ok(Exit::Invalid) };
-    let mut options = engine::options(&adopt, &desired)?;
+    let options = engine::options(&adopt, &desired)?;
     if !args.auto_approve {
         can_ask(&source)?;
     }
-    let (state, _lock) = settings::take_state(&config)?;
+    let way = Way { auto_approve: args.auto_approve, full: args.full, saved: saved.as_ref(), only: None };
+    work(&desired, &config, options, &way, out)
+}
+
+/// How a plan is carried out from the command line.
+pub(super) struct Way<'a> {
+    /// Nobody is asked.
+    pub auto_approve: bool,
+    /// Long values are shown whole.
+    pub full: bool,
+    /// The plan that was approved beforehand.
+    pub saved: Option<&'a Plan>,
+    /// The one resource whose steps are meant.
+    pub only: Option<&'a ResourceId>,
+}
+
+/// Plans, shows, asks, and carries out.
+pub(super) fn work(
+    desired: &Desired,
+    config: &Config,
+    mut options: PlanOptions,
+    way: &Way<'_>,
+    out: &mut Output,
+) -> Result<Exit, CliError> {
+    let (state, _lock) = settings::take_state(config)?;
     let journal: Arc<dyn Journal> = Arc::new(
-        Sqlite::open(settings::journal_in(&config, &state))
+        Sqlite::open(settings::journal_in(config, &state))
             .map_err(|e| CliError::failed("the journal cannot be used").caused_by(e))?,
     );
-    let engine = Engine::new(&config)?;
-    let found = engine.recover(&desired, &journal)?;
+    let engine = Engine::new(config)?;
+    let found = engine.recover(desired, &journal)?;
     found.iter().for_each(|one| out.note(&recovered(one)));
     options.under_way = under_way(&found);
-    let plan = engine.plan(&desired, &engine.observe(&desired), options.clone());
-    if let Some(saved) = &saved {
+    let planned = || {
+        let plan = engine.plan(desired, &engine.observe(desired), options.clone());
+        match way.only {
+            Some(id) => plan.only(id),
+            None => plan,
+        }
+    };
+    let plan = planned();
+    if let Some(saved) = way.saved {
         check_same(saved, &plan, "the saved plan does not fit what is there now")?;
     }
-    show(&plan, args, out)?;
+    show(&plan, way, out)?;
     let runnable = plan.runnable().count();
     if runnable == 0 {
         return Ok(exit::of_plan(&plan, false));
     }
     let mut plan = plan;
-    if !args.auto_approve {
+    if !way.auto_approve {
         ask(runnable, out)?;
         // Somebody thought about it, for minutes perhaps. What was approved is what is done, or nothing is.
-        let fresh = engine.plan(&desired, &engine.observe(&desired), options.clone());
+        let fresh = planned();
         check_same(&plan, &fresh, "what is there changed while you were asked")?;
         plan = fresh;
     }
-    if config.sim_state.is_none() && plan.runnable().any(|s| is_simulated(&desired, s)) {
+    if config.sim_state.is_none() && plan.runnable().any(|s| is_simulated(desired, s)) {
         out.warn("simulated hosts live in memory: what is done on them is gone with this process, unless `sim.state` names a file");
     }
-    let rounds = if args.auto_approve && saved.is_none() { ROUNDS } else { 1 };
+    let rounds = if way.auto_approve && way.saved.is_none() { ROUNDS } else { 1 };
     let mut exit = Exit::Done;
     for round in 1..=rounds {
-        let report = carry_out(&engine, &desired, &plan, &journal, out)?;
-        let next = engine.plan(&desired, &engine.observe(&desired), options.clone());
+        let report = carry_out(&engine, desired, &plan, &journal, out)?;
+        let next = planned();
         let due = next.runnable().count();
         let goes_on = due > 0 && round < rounds && report.succeeded();
         // What was done is done, whether or not somebody still reads.
@@ -84,7 +117,7 @@ pub fn run(args: &ApplyArgs, global: &Global, out: &mut Output) -> Result<Exit, 
         if !goes_on {
             break;
         }
-        show(&next, args, out)?;
+        show(&next, way, out)?;
         plan = next;
     }
     Ok(exit)
@@ -107,7 +140,7 @@ fn carry_out(
 }
 
 /// Shows the plan. Who approved it beforehand need not read it; otherwise nothing is done that could not be seen.
-fn show(plan: &Plan, args: &ApplyArgs, out: &mut Output) -> Result<(), CliError> {
+fn show(plan: &Plan, args: &Way<'_>, out: &mut Output) -> Result<(), CliError> {
     let options = text::Options { colour: out.paint.0, full: args.full };
     match text::write(&mut out.prose(), plan, options) {
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe && args.auto_approve => Ok(()),
@@ -223,7 +256,7 @@ fn differences(saved: &Plan, fresh: &Plan) -> Vec<String> {
 }
 
 /// Tells whether a person can be asked.
-fn can_ask(source: &SourceArgs) -> Result<(), CliError> {
+pub(super) fn can_ask(source: &SourceArgs) -> Result<(), CliError> {
     if source.path != "-" && io::stdin().is_terminal() {
         return Ok(());
     }

@@ -82,6 +82,8 @@ pub enum Command {
     Observe(ObserveArgs),
     /// Show what a daemon is doing and how the last pass went.
     Status(StatusArgs),
+    /// Write a manifest that moves a machine to another host, or move it now.
+    Migrate(MigrateArgs),
     /// Write manifests for what is there already.
     Import(ImportArgs),
     /// Show the CPU that guests can have on all of several hosts, so that they can move between them.
@@ -173,6 +175,46 @@ pub struct AdoptArgs {
     /// in Settings does it in every pass.
     #[arg(long)]
     pub rebalance: bool,
+}
+
+/// `drover migrate`
+#[derive(Debug, Args)]
+pub struct MigrateArgs {
+    /// The machine: the name of a VirtualMachine, or the libvirt name of a domain that has no manifest.
+    #[arg(value_name = "VM")]
+    pub machine: String,
+    #[command(flatten)]
+    pub source: SourceArgs,
+    /// The host it goes to: `NAME` of a Host in PATH, or `NAME=URI` (`kvm-b=qemu+ssh://root@kvm-b/system`).
+    #[arg(long, value_name = "NAME[=URI]")]
+    pub to: String,
+    /// The host it leaves, for a domain without manifest; looked for on the hosts of PATH where not given.
+    #[arg(long, value_name = "NAME[=URI]")]
+    pub from: Option<String>,
+    /// Only for a while: its definition stays at home, and it is its home's again when it shuts down.
+    #[arg(long)]
+    pub temporary: bool,
+    /// How it moves: the name of a MigrationPolicy.
+    #[arg(long, value_name = "NAME")]
+    pub policy: Option<String>,
+    /// The manifest's name; made of the machine's and the host's where not given.
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Write the manifest into this folder, which is made; never over one that is there. Standard output where not given.
+    #[arg(short, long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub out: Option<PathBuf>,
+    /// Plan it, show it, ask, and carry it out.
+    #[arg(long)]
+    pub now: bool,
+    /// Do not ask.
+    #[arg(long, requires = "now")]
+    pub auto_approve: bool,
+    /// Show every line of long values.
+    #[arg(long, requires = "now")]
+    pub full: bool,
+    /// Where the journal is kept, so that a run that was cut off is found again.
+    #[arg(long, visible_alias = "state-dir", value_name = "FOLDER", value_hint = ValueHint::DirPath)]
+    pub state: Option<PathBuf>,
 }
 
 /// `drover import`

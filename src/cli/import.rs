@@ -94,7 +94,7 @@ fn complain(observed: &Observed, out: &Output) -> bool {
 }
 
 /// Manifests one after the other. A definition that stands in a file of its own stands inline here.
-fn print(documents: &[Document], out: &mut Output) -> Result<(), CliError> {
+pub(super) fn print(documents: &[Document], out: &mut Output) -> Result<(), CliError> {
     for document in documents {
         let mut document = document.clone();
         if let Some(xml) = document.xml.take() {
@@ -112,12 +112,13 @@ fn text(document: &Document) -> Result<String, CliError> {
 }
 
 /// One file for each manifest, in a folder for each kind. Nothing is written when one of them is there already.
-fn write_files(folder: &Path, documents: &[Document], out: &mut Output) -> Result<(), CliError> {
+pub(super) fn write_files(folder: &Path, documents: &[Document], out: &mut Output) -> Result<(), CliError> {
     let mut files: Vec<(PathBuf, String)> = Vec::new();
     for document in documents {
         let below = folder.join(match document.kind.as_str() {
             "Host" => "hosts",
             "StoragePool" => "pools",
+            "VirtualMachineMigration" => "migrations",
             _ => "machines",
         });
         if let Some(xml) = &document.xml {

@@ -15,6 +15,7 @@ mod history;
 mod hosts;
 mod import;
 mod manifests;
+mod migrate;
 mod observe;
 mod output;
 mod plan;
@@ -73,6 +74,7 @@ fn dispatch(cli: &Cli, out: &mut Output) -> Result<Exit, CliError> {
         Command::Apply(args) => apply::run(args, global, out),
         Command::Import(args) => import::run(args, global, out),
         Command::CpuBaseline(args) => cpu_baseline::run(args, global, out),
+        Command::Migrate(args) => migrate::run(args, global, out),
         Command::Observe(args) => observe::run(args, global, out),
         Command::Daemon(args) => daemon::run(args, global),
     }

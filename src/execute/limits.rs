@@ -3,6 +3,8 @@
 
 use super::ExecuteLimits;
 use crate::action::{Action, MachineAction};
+use crate::model::ResourceId;
+use crate::plan::Step;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Migrations at once that leave or arrive at a host that is not named: oVirt's and KubeVirt's default.
@@ -13,17 +15,18 @@ const DEFAULT_MIGRATIONS: (usize, usize) = (2, 2);
 pub(super) enum Lane {
     /// A step on one host.
     Host(String),
-    /// A migration: one leaves, one arrives.
-    Migration { from: String, to: String },
+    /// A migration: one leaves, one arrives; of a resource that says how many of its own move at once, that too.
+    Migration { from: String, to: String, of: Option<ResourceId> },
     /// Somebody else's migration that is followed: it runs already, so it never waits, but it counts as leaving.
     Followed(String),
 }
 
 impl Lane {
-    pub(super) fn of(action: &Action) -> Self {
-        match action {
+    pub(super) fn of(step: &Step, limits: &ExecuteLimits) -> Self {
+        match &step.action {
             Action::Machine(MachineAction::MigrateVirtualMachine(m)) => {
-                Self::Migration { from: m.from.clone(), to: m.to.clone() }
+                let of = limits.together.contains_key(&step.resource).then(|| step.resource.clone());
+                Self::Migration { from: m.from.clone(), to: m.to.clone(), of }
             }
             Action::Machine(MachineAction::AwaitMigration { host, .. }) => Self::Followed(host.clone()),
             Action::Machine(other) => Self::Host(other.hosts().first().copied().unwrap_or_default().to_owned()),
@@ -39,6 +42,7 @@ pub(super) struct Slots {
     on_host: BTreeMap<String, usize>,
     leaving: BTreeMap<String, usize>,
     arriving: BTreeMap<String, usize>,
+    of: BTreeMap<ResourceId, usize>,
 }
 
 fn count(of: &BTreeMap<String, usize>, host: &str) -> usize {
@@ -59,6 +63,7 @@ impl Slots {
             on_host: BTreeMap::new(),
             leaving: BTreeMap::new(),
             arriving: BTreeMap::new(),
+            of: BTreeMap::new(),
         }
     }
 
@@ -74,8 +79,12 @@ impl Slots {
         self.any_free()
             && match lane {
                 Lane::Host(host) => count(&self.on_host, host) < self.limits.per_host,
-                Lane::Migration { from, to } => {
-                    count(&self.leaving, from) < self.migrations(from).0
+                Lane::Migration { from, to, of } => {
+                    let turn = of.as_ref().is_none_or(|of| {
+                        let most = self.limits.together.get(of).copied().unwrap_or(usize::MAX);
+                        self.of.get(of).copied().unwrap_or(0) < most
+                    });
+                    turn && count(&self.leaving, from) < self.migrations(from).0
                         && count(&self.arriving, to) < self.migrations(to).1
                 }
                 Lane::Followed(_) => true,
@@ -86,7 +95,8 @@ impl Slots {
         self.running += 1;
         match lane {
             Lane::Host(host) => *self.on_host.entry(host.clone()).or_default() += 1,
-            Lane::Migration { from, to } => {
+            Lane::Migration { from, to, of } => {
+                of.iter().for_each(|of| *self.of.entry(of.clone()).or_default() += 1);
                 *self.leaving.entry(from.clone()).or_default() += 1;
                 *self.arriving.entry(to.clone()).or_default() += 1;
             }
@@ -98,7 +108,10 @@ impl Slots {
         self.running = self.running.saturating_sub(1);
         match lane {
             Lane::Host(host) => give_back(&mut self.on_host, host),
-            Lane::Migration { from, to } => {
+            Lane::Migration { from, to, of } => {
+                if let Some(taken) = of.as_ref().and_then(|of| self.of.get_mut(of)) {
+                    *taken = taken.saturating_sub(1);
+                }
                 give_back(&mut self.leaving, from);
                 give_back(&mut self.arriving, to);
             }
@@ -143,7 +156,7 @@ mod tests {
     use super::*;
 
     fn move_lane(from: &str, to: &str) -> Lane {
-        Lane::Migration { from: from.into(), to: to.into() }
+        Lane::Migration { from: from.into(), to: to.into(), of: None }
     }
 
     fn begin_all(limits: &ExecuteLimits, lanes: Vec<Lane>) -> Vec<usize> {
@@ -167,6 +180,24 @@ mod tests {
         ];
         // 1 finds no room at `c`, 3 none at `a`; neither holds up those behind it.
         assert_eq!(begin_all(&limits, lanes), [0, 2, 4]);
+    }
+
+    #[test]
+    fn a_resource_that_says_how_many_of_its_own_move_at_once_is_obeyed_in_the_plan_s_order() {
+        let one = ResourceId::new("VirtualMachineMigration".into(), "one");
+        let limits = ExecuteLimits {
+            migrations: [("a".to_owned(), (9, 9)), ("b".to_owned(), (9, 9))].into(),
+            together: [(one.clone(), 2)].into(),
+            ..Default::default()
+        };
+        let of = |of: Option<&ResourceId>| Lane::Migration { from: "a".into(), to: "b".into(), of: of.cloned() };
+        let lanes = || vec![of(Some(&one)), of(Some(&one)), of(Some(&one)), of(None)];
+        assert_eq!(begin_all(&limits, lanes()), [0, 1, 3]);
+        let mut slots = Slots::new(&limits);
+        (0..2).for_each(|_| slots.take(&lanes()[0]));
+        assert!(!slots.fits(&lanes()[0]));
+        slots.release(&lanes()[0]);
+        assert!(slots.fits(&lanes()[0]));
     }
 
     #[test]

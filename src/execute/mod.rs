@@ -114,6 +114,8 @@ pub struct ExecuteLimits {
     pub max_concurrent: usize,
     /// Migrations that may leave and arrive at once, by host; 2 and 2 where a host is not named.
     pub migrations: BTreeMap<String, (usize, usize)>,
+    /// Migrations at once for one resource, where it says how many.
+    pub together: BTreeMap<ResourceId, usize>,
     /// Other steps at once on one host.
     pub per_host: usize,
     /// Attempts at a step that fails transiently.
@@ -129,6 +131,7 @@ impl Default for ExecuteLimits {
         Self {
             max_concurrent: 8,
             migrations: BTreeMap::new(),
+            together: BTreeMap::new(),
             per_host: 4,
             attempts: 3,
             backoff: Duration::from_secs(1),

@@ -158,7 +158,7 @@ impl Scheduler<'_> {
         for i in 0..self.plan.steps.len() {
             let step = &self.plan.steps[i];
             if self.waiting_for[i] == 0 && !step.is_blocked() && !self.outcomes.contains_key(&step.id) {
-                self.ready.add(Lane::of(&step.action), i);
+                self.ready.add(Lane::of(step, self.limits), i);
             }
         }
         loop {
@@ -267,7 +267,7 @@ impl Scheduler<'_> {
                     self.waiting_for[next] = self.waiting_for[next].saturating_sub(1);
                     let step = &self.plan.steps[next];
                     if self.waiting_for[next] == 0 && !step.is_blocked() && !self.outcomes.contains_key(&step.id) {
-                        self.ready.add(Lane::of(&step.action), next);
+                        self.ready.add(Lane::of(step, self.limits), next);
                     }
                 }
                 return;

@@ -7,6 +7,7 @@ mod orders;
 pub mod settings;
 pub mod storage_pool;
 pub mod virtual_machine;
+pub mod virtual_machine_migration;
 
 pub use orders::orders;
 
@@ -152,6 +153,7 @@ kinds! {
     storage_pools: storage_pool::StoragePoolSpec,
     migration_policies: migration_policy::MigrationPolicySpec,
     virtual_machines: virtual_machine::VirtualMachineSpec,
+    virtual_machine_migrations: virtual_machine_migration::VirtualMachineMigrationSpec,
 }
 
 impl Resources {

@@ -201,6 +201,9 @@ pub struct DomainState {
     /// The ownership mark in its metadata.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<OwnerMark>,
+    /// What VirtualMachineMigrations have done to it, or are about to do.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub moves: Vec<MoveMark>,
     /// The job that is running on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<JobState>,
@@ -239,6 +242,7 @@ impl DomainState {
             live_xml: None,
             persistent_xml: None,
             owner: None,
+            moves: Vec::new(),
             job: None,
             managed_save: false,
             snapshots: 0,
@@ -312,6 +316,45 @@ pub struct OwnedVolume {
     /// The volume's name.
     pub volume: String,
 }
+
+/// That a VirtualMachineMigration has moved a domain, or is about to: an element in the domain's `<metadata>` that a
+/// migration carries along. It is no ownership mark.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MoveMark {
+    /// The fleet, by the name of its Settings manifest (`default` where there is none).
+    pub fleet: String,
+    /// The name of the VirtualMachineMigration manifest.
+    pub migration: String,
+    /// Which revision of its spec.
+    pub revision: String,
+    /// The host that the domain leaves; of a temporary move its home.
+    pub from: String,
+    /// The host it goes to.
+    pub to: String,
+    /// Whether its definition stays at home.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub temporary: bool,
+    /// Whether it has arrived.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub done: bool,
+}
+
+impl MoveMark {
+    /// Marks with this one in the place of its migration's older one, in order.
+    pub fn put_into(&self, marks: &[MoveMark]) -> Vec<MoveMark> {
+        let others = marks.iter().filter(|m| (&m.fleet, &m.migration) != (&self.fleet, &self.migration));
+        let mut marks: Vec<MoveMark> = others.cloned().chain([self.clone()]).collect();
+        marks.sort();
+        marks
+    }
+}
+
+/// XML namespace of the marks of moves.
+pub const MOVES_NAMESPACE: &str = "https://drover.dev/xmlns/libvirt/moves/1";
+
+/// Prefix that the marks of moves are written with.
+pub const MOVES_PREFIX: &str = "drovermoves";
 
 /// XML namespace of the ownership mark.
 pub const OWNER_NAMESPACE: &str = "https://drover.dev/xmlns/libvirt/1";

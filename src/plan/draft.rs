@@ -109,7 +109,8 @@ pub struct StepDraft {
     pub needs: Vec<Fact>,
     /// Why it is held back.
     pub blocked_by: Vec<Block>,
-    /// Of steps that could begin at once those of a higher rank come first (`placement.priority`).
+    /// Of steps that could begin at once those of a higher rank come first (`placement.priority`; the turns of a
+    /// VirtualMachineMigration are below zero).
     pub rank: i32,
     /// For a move: what was looked at beforehand ([`StepDraft::checked`] adds them, and what holds the step back).
     pub checks: Vec<Check>,
@@ -182,6 +183,47 @@ impl Drafts {
         self.steps.truncate(mark);
     }
 
+    /// Whether some step is about a domain.
+    pub fn touches(&self, uuid: uuid::Uuid) -> bool {
+        self.steps.iter().any(|s| {
+            let Action::Machine(action) = &s.action;
+            action.machine() == Some(uuid)
+        })
+    }
+
+    /// Has machines of a resource that must be shut down wait for the machines before them, so that no more than so many are
+    /// down at once. (How many run their migrations at once is the executor's business.)
+    pub fn take_turns(&mut self, id: &ResourceId, at_once: u32) {
+        let mut turns: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+        for (i, step) in self.steps.iter().enumerate().filter(|(_, s)| s.resource == *id && s.rank < 0) {
+            turns.entry(step.rank.unsigned_abs()).or_default().push(i);
+        }
+        let turns: Vec<Vec<usize>> = turns.into_values().collect();
+        let at_once = at_once.max(1) as usize;
+        for (before, now) in turns.iter().zip(turns.iter().skip(at_once)) {
+            let goes_down = |i: &usize| {
+                let Action::Machine(action) = &self.steps[*i].action;
+                matches!(action, crate::action::MachineAction::ShutdownDomain { .. })
+            };
+            if let (true, Some(first), Some(last)) = (now.iter().any(goes_down), now.first(), before.last()) {
+                self.steps[*first].after.push(DraftId(*last));
+            }
+        }
+    }
+
+    /// Tells of each migration's machines that wait which are held back, and which failed: known once the guard rails have
+    /// spoken.
+    pub(super) fn count_moves(&mut self, steps: &[super::Step]) {
+        for step in steps.iter().filter(|s| s.is_blocked() && s.action.name() == "MigrateVirtualMachine") {
+            let Some(counts) = self.reports.get_mut(&step.resource).and_then(|r| r.moves.as_mut()) else { continue };
+            counts.waiting = counts.waiting.saturating_sub(1);
+            match step.blocked_by.iter().any(|b| b.code == crate::finding::Code::BackingOff) {
+                true => counts.failed += 1,
+                false => counts.held_back += 1,
+            }
+        }
+    }
+
     /// Adds a finding.
     pub fn finding(&mut self, finding: Finding) {
         self.findings.push(finding);
@@ -197,6 +239,7 @@ impl Drafts {
             sync: Sync::Synced,
             health: Health::Healthy,
             changes: Vec::new(),
+            moves: None,
         })
     }
 

@@ -1,8 +1,10 @@
 //! Guard rails: what holds steps back that could otherwise be carried out. Each block says the way out.
 
 use super::{Block, Disruption, PlanInput, Step};
+use crate::action::{Action, MachineAction};
 use crate::finding::Code;
 use crate::kind::settings::{SettingsSpec, SyncWindow, Weekday, WindowKind};
+use crate::kind::virtual_machine_migration::MIGRATION_KIND;
 use crate::model::ResourceId;
 use jiff::{Timestamp, ToSpan, Zoned, tz::TimeZone};
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,6 +14,8 @@ pub fn apply(steps: &mut [Step], input: &PlanInput<'_>, settings: &SettingsSpec)
     for step in steps.iter_mut() {
         let id = step.resource.to_string();
         let any = format!("{}/*", step.resource.kind);
+        let moved = moved_machine(step);
+        let id = moved.into_iter().find(|m| settings.suspended.contains(m)).unwrap_or(id);
         if settings.suspended.iter().any(|s| *s == id || *s == any) {
             step.blocked_by.push(Block {
                 code: Code::Suspended,
@@ -46,7 +50,7 @@ pub fn apply(steps: &mut [Step], input: &PlanInput<'_>, settings: &SettingsSpec)
         }
     }
     settle(steps);
-    let doomed = resources(steps, |s| s.disruption == Disruption::Destructive);
+    let doomed = disturbed(steps, |s| s.disruption == Disruption::Destructive);
     if doomed.len() > settings.max_deletes as usize {
         let things = if doomed.len() == 1 { "thing" } else { "things" };
         let block = Block {
@@ -65,7 +69,7 @@ pub fn apply(steps: &mut [Step], input: &PlanInput<'_>, settings: &SettingsSpec)
     }
     if let Some(max) = settings.max_disruptive {
         for (n, resource) in
-            resources(steps, |s| s.disruption > Disruption::None).into_iter().enumerate().skip(max as usize)
+            disturbed(steps, |s| s.disruption > Disruption::None).into_iter().enumerate().skip(max as usize)
         {
             let block = Block {
                 code: Code::GuardRail,
@@ -75,7 +79,7 @@ pub fn apply(steps: &mut [Step], input: &PlanInput<'_>, settings: &SettingsSpec)
                 ),
                 way_out: "it comes in a later pass, or raise `maxDisruptive` in Settings".into(),
             };
-            let of_it = |s: &&mut Step| s.resource == resource && s.disruption > Disruption::None && !s.is_blocked();
+            let of_it = |s: &&mut Step| subject(s) == resource && s.disruption > Disruption::None && !s.is_blocked();
             if let Some(first) = steps.iter_mut().find(of_it) {
                 first.blocked_by.push(block);
             }
@@ -84,11 +88,29 @@ pub fn apply(steps: &mut [Step], input: &PlanInput<'_>, settings: &SettingsSpec)
     }
 }
 
-/// The resources of free steps of a kind, each once, in the order of the steps.
-fn resources(steps: &[Step], test: fn(&Step) -> bool) -> Vec<ResourceId> {
+/// What a step disturbs: its resource, or one of the machines that its resource moves.
+type Subject = (ResourceId, Option<uuid::Uuid>);
+
+fn subject(step: &Step) -> Subject {
+    let machine = step.machine().filter(|_| step.resource.kind == MIGRATION_KIND);
+    (step.resource.clone(), machine)
+}
+
+/// The machine that a step moves for another resource's sake, as Settings name it.
+fn moved_machine(step: &Step) -> Option<String> {
+    match &step.action {
+        Action::Machine(MachineAction::MigrateVirtualMachine(m)) if step.resource.kind == MIGRATION_KIND => {
+            Some(format!("VirtualMachine/{}", m.name))
+        }
+        Action::Machine(_) => None,
+    }
+}
+
+/// What free steps of a kind disturb, each once, in the order of the steps.
+fn disturbed(steps: &[Step], test: fn(&Step) -> bool) -> Vec<Subject> {
     let mut seen = BTreeSet::new();
     let free = steps.iter().filter(|s| !s.is_blocked() && test(s));
-    free.map(|s| s.resource.clone()).filter(|r| seen.insert(r.clone())).collect()
+    free.map(subject).filter(|s| seen.insert(s.clone())).collect()
 }
 
 /// Spreads blocks: to everything that depends on a step that is held back, and to what would disturb a resource only for
@@ -96,7 +118,7 @@ fn resources(steps: &[Step], test: fn(&Step) -> bool) -> Vec<ResourceId> {
 fn settle(steps: &mut [Step]) {
     super::graph::spread(steps);
     // What leads to a step of the same resource that is held back, from the last to the first: steps come ordered.
-    let of: BTreeMap<String, ResourceId> = steps.iter().map(|s| (s.id.clone(), s.resource.clone())).collect();
+    let of: BTreeMap<String, Subject> = steps.iter().map(|s| (s.id.clone(), subject(s))).collect();
     let mut leads: BTreeMap<String, String> = BTreeMap::new();
     for step in steps.iter_mut().rev() {
         let held_later = leads.get(&step.id).cloned();
@@ -109,7 +131,7 @@ fn settle(steps: &mut [Step]) {
             });
         }
         let Some(summary) = step.is_blocked().then(|| step.summary.clone()).or(held_later) else { continue };
-        for before in step.depends_on.iter().filter(|d| of.get(*d) == Some(&step.resource)) {
+        for before in step.depends_on.iter().filter(|d| of.get(*d) == Some(&subject(step))) {
             leads.entry(before.clone()).or_insert_with(|| summary.clone());
         }
     }

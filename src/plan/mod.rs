@@ -103,6 +103,7 @@ pub fn plan(input: &PlanInput<'_>) -> Plan {
     }
     let mut steps = graph::order(&mut drafts, |steps, edges| capacity::hold(steps, edges, &ctx));
     guard::apply(&mut steps, input, &settings);
+    drafts.count_moves(&steps);
     let mut findings = drafts.findings;
     findings.extend(evacuation::tell(&steps, &ctx));
     finding::sort(&mut findings);
@@ -151,19 +152,41 @@ impl Plan {
     /// Adds the steps that are under way and that the plan does not have by itself.
     fn adopt(&mut self, under_way: &[Step]) {
         let known: BTreeSet<String> = self.steps.iter().map(|s| s.id.clone()).collect();
-        let mut adopted: Vec<Step> = under_way.iter().filter(|s| !known.contains(&s.id)).cloned().collect();
+        // One that nobody wants any more is aborted, and not followed to its end.
+        let aborted: BTreeSet<_> =
+            self.steps.iter().filter(|s| s.action.name() == "AbortMigration").map(Step::machine).collect();
+        let is_new = |s: &&Step| !known.contains(&s.id) && (s.machine().is_none() || !aborted.contains(&s.machine()));
+        let mut adopted: Vec<Step> = under_way.iter().filter(is_new).cloned().collect();
         for step in &mut adopted {
             step.depends_on.clear();
             step.blocked_by.clear();
             step.why = "an earlier run began it; it is followed to its end".into();
         }
         for step in &mut self.steps {
-            let before = adopted.iter().filter(|a| a.resource == step.resource).map(|a| a.id.clone());
+            let same = |a: &&Step| match (a.machine(), step.machine()) {
+                (Some(a), Some(s)) => a == s,
+                _ => a.resource == step.resource,
+            };
+            let before: Vec<String> = adopted.iter().filter(same).map(|a| a.id.clone()).collect();
             step.depends_on.extend(before);
             step.depends_on.sort();
         }
         adopted.append(&mut self.steps);
         self.steps = adopted;
+    }
+
+    /// What it does for one resource, and nothing else.
+    #[must_use]
+    pub fn only(mut self, id: &ResourceId) -> Plan {
+        self.steps.retain(|s| s.resource == *id);
+        let kept: BTreeSet<String> = self.steps.iter().map(|s| s.id.clone()).collect();
+        for step in &mut self.steps {
+            step.depends_on.retain(|d| kept.contains(d));
+        }
+        self.resources.retain(|r| r.id() == *id);
+        self.findings.retain(|f| f.resource.as_ref() == Some(id));
+        self.seal();
+        self
     }
 
     /// What the change from `base` to this plan's revision does: the steps that `base`'s plan, made from the same

@@ -81,6 +81,50 @@ pub struct ResourceReport {
     pub health: Health,
     /// Fields that differ.
     pub changes: Vec<Change>,
+    /// How far it is, of a resource that moves machines.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moves: Option<MoveCounts>,
+}
+
+/// How many of its machines a migration has moved.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct MoveCounts {
+    /// Machines that it names.
+    pub total: u32,
+    /// Those that it has moved, or that were there already.
+    pub moved: u32,
+    /// Those on their way.
+    pub moving: u32,
+    /// Those that are still to move.
+    pub waiting: u32,
+    /// Those that something holds back: a guard rail, a precheck, a window.
+    pub held_back: u32,
+    /// Those whose move failed, or that cannot be moved at all.
+    pub failed: u32,
+    /// Those that are not where it would take them from.
+    pub elsewhere: u32,
+    /// Those of which it is not known where they are.
+    pub unknown: u32,
+}
+
+impl MoveCounts {
+    /// In words: `3 of 8 moved, 1 moving, 4 waiting`.
+    pub fn words(&self) -> String {
+        let parts = [
+            (self.moving, "moving"),
+            (self.waiting, "waiting"),
+            (self.held_back, "held back"),
+            (self.failed, "failed"),
+            (self.elsewhere, "elsewhere"),
+            (self.unknown, "unknown"),
+        ];
+        let mut words = format!("{} of {} moved", self.moved, self.total);
+        for (n, what) in parts.into_iter().filter(|(n, _)| *n > 0) {
+            words.push_str(&format!(", {n} {what}"));
+        }
+        words
+    }
 }
 
 /// What happens to a resource.
@@ -256,6 +300,12 @@ pub struct Block {
 }
 
 impl Step {
+    /// The domain that it is about, where it is about one.
+    pub fn machine(&self) -> Option<uuid::Uuid> {
+        let Action::Machine(action) = &self.action;
+        action.machine()
+    }
+
     /// Whether it is held back.
     pub fn is_blocked(&self) -> bool {
         !self.blocked_by.is_empty()

@@ -101,22 +101,21 @@ pub(super) fn write(out: &mut dyn Write, view: &View<'_>, paint: Paint) -> io::R
 pub(super) fn markdown(view: &View<'_>) -> String {
     let rows = rows(view);
     let mut text = format!(
-        "#### {}\n\n| step | machine | from | to | way | takes | pause | moved | waits for |\n\
-         | ---: | --- | --- | --- | --- | ---: | ---: | ---: | --- |\n",
+        "#### {}\n\n| step | machine | from | to | way | takes | moved | waits for |\n\
+         | ---: | --- | --- | --- | --- | --- | ---: | --- |\n",
         md(&title(view))
     );
     let short = |name: &str| code(&name.chars().take(60).collect::<String>());
     for row in rows.iter().take(ROWS) {
         let _ = writeln!(
             text,
-            "| {} | {} | {} | {} | {} | {} | {} | {} | {} |",
+            "| {} | {} | {} | {} | {} | {} | {} | {} |",
             row.number,
             short(&row.machine),
             short(&row.from),
             short(&row.to),
             row.way,
-            row.takes,
-            row.pause,
+            if row.pause == "-" { row.takes.clone() } else { format!("{}, {} pause", row.takes, row.pause) },
             row.bytes,
             row.waits.chars().take(80).collect::<String>()
         );

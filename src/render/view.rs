@@ -6,7 +6,7 @@ use crate::action::{Action, MachineAction, Migration};
 use crate::finding::{Code, Severity};
 use crate::model::ResourceId;
 use crate::plan::{
-    Change, Check, Definition, Disruption, Effect, Estimate, Interruption, Operation, Plan, ResourceReport,
+    Change, Check, Definition, Disruption, Effect, Estimate, Health, Interruption, Operation, Plan, ResourceReport,
 };
 use crate::plan::{Step, Summary, Sync, Verdict};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -230,11 +230,15 @@ impl<'a> ResourceView<'a> {
             Operation::None if own.is_empty() && report.sync == Sync::OutOfSync => {
                 "differs and is left as it is".into()
             }
-            Operation::None if own.is_empty() => "is as it should be".into(),
+            Operation::None if own.is_empty() => "is as it should be".to_owned(),
             Operation::None => "will be put in order".into(),
             _ if all_held_back => format!("would be {done}{extra}, but is held back"),
             _ if held_back.is_empty() => format!("will be {done}{extra}"),
             _ => format!("will be {done}{extra}, in part: {} of {} steps held back", held_back.len(), own.len()),
+        };
+        let phrase = match &report.moves {
+            Some(counts) => format!("{}: {}", phrase_of_moves(report, own, &held_back), counts.words()),
+            None => phrase,
         };
         let symbol = match report.operation {
             Operation::None if report.sync == Sync::Unknown => Some(Symbol::Unknown),
@@ -252,6 +256,21 @@ impl<'a> ResourceView<'a> {
             shown: value::show(&change.before, &change.after, full),
             notes: notes(change),
         })
+    }
+}
+
+/// What happens to a resource that moves machines.
+fn phrase_of_moves(report: &ResourceReport, own: &[&StepView<'_>], held_back: &[usize]) -> String {
+    let moves = own.iter().filter(|s| migration(s.step).is_some()).count();
+    match () {
+        () if report.sync == Sync::Unknown && moves == 0 => "is not known completely".into(),
+        () if moves == 0 && own.is_empty() && report.sync == Sync::Synced => "has nothing to move".into(),
+        () if moves == 0 && report.health == Health::Suspended => "is suspended".into(),
+        () if moves == 0 && own.is_empty() => "moves nothing now".into(),
+        () if moves == 0 => "will be put in order".into(),
+        () if held_back.len() == own.len() => "would move machines, but is held back".into(),
+        () if moves == 1 => "will move 1 machine".into(),
+        () => format!("will move {moves} machines"),
     }
 }
 
@@ -279,9 +298,14 @@ fn field_symbol(report: &ResourceReport, change: &Change) -> Symbol {
     match (change.before.is_null(), change.after.is_null()) {
         (true, false) => Symbol::Create,
         (false, true) => Symbol::Delete,
-        _ if report.operation == Operation::Migrate && change.path == "spec.host" => Symbol::Migrate,
+        _ if report.operation == Operation::Migrate && is_place(&change.path) => Symbol::Migrate,
         _ => Symbol::Update,
     }
+}
+
+/// Whether a field says where a machine is.
+fn is_place(path: &str) -> bool {
+    path == "spec.host" || path.starts_with("machines[")
 }
 
 fn notes(change: &Change) -> Vec<String> {

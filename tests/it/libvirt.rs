@@ -6,6 +6,7 @@ mod driver;
 mod events;
 mod moves;
 mod reach;
+mod stays;
 mod ways;
 
 use drover::action::{Action, MachineAction};

@@ -40,6 +40,7 @@ fn report(name: &str, line: u32, operation: Operation) -> ResourceReport {
         sync: if operation == Operation::None { Sync::Synced } else { Sync::OutOfSync },
         health: Health::Healthy,
         changes: Vec::new(),
+        moves: None,
     }
 }
 

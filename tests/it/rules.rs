@@ -3,5 +3,6 @@
 
 mod host;
 mod machine;
+mod migration;
 mod policy;
 mod pool;

@@ -6,6 +6,7 @@ mod converge;
 mod crash;
 mod executor;
 mod guards;
+mod migrations;
 mod place;
 mod policy;
 mod scenario;

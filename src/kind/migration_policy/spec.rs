@@ -16,7 +16,8 @@ pub struct MigrationPolicySpec {
     /// Live (`VIR_MIGRATE_LIVE`), offline (`VIR_MIGRATE_OFFLINE`), or by what the machine is doing.
     pub mode: Mode,
     /// Whether the machine belongs to the destination afterwards (`VIR_MIGRATE_PERSIST_DEST`,
-    /// `VIR_MIGRATE_UNDEFINE_SOURCE`). Only such moves are offered: a manifest says where its machine is.
+    /// `VIR_MIGRATE_UNDEFINE_SOURCE`), where a VirtualMachineMigration does not say. A machine that moves because its own
+    /// `host:` or placement changes always moves for good: that says where it is at home.
     pub permanent: bool,
     /// Parallel connections, "multi-FD" (`VIR_MIGRATE_PARALLEL`): a number, or `Auto` for one per 10 Gbit/s of the hosts'
     /// migration bandwidth, at least 2 (migration guide, 10.4). One connection where not given.
@@ -367,14 +368,6 @@ impl Spec for MigrationPolicySpec {
                 "spec.copyDisks",
                 "`copyDisks` says which disks are copied, and `copyStorage` copies none",
                 "set `copyStorage: All` or `Incremental`, or take it out",
-            );
-        }
-        if !spec.permanent {
-            say(
-                Code::Contradiction,
-                "spec.permanent",
-                "a machine moves for good when its manifest says so, and temporary moves are not offered yet",
-                "take `permanent: false` out",
             );
         }
         if let DirtyRatePolicy::By(m) = spec.dirty_rate

@@ -8,7 +8,7 @@ use super::{
     Cpu, CpuFeature, CpuMode, Direct, Disk, DiskDevice, DomainXml, Firmware, Graphics, Interface, Kernel, PowerState,
     Rng, Serial, Topology, Tpm, VirtualMachineSpec, compare, devices, identity,
 };
-use crate::domain_xml::{self, Element, bytes, owner_index};
+use crate::domain_xml::{self, Element, bytes, moves_index, owner_index};
 use crate::finding::{Code, Finding};
 use crate::kind::{Resources, Spec};
 use crate::model::{Bytes, Manifest, Metadata, Origin};
@@ -382,6 +382,7 @@ fn kept(tree: &Element) -> String {
             _ => true,
         });
     }
+    domain_xml::with_moves(&mut tree, &[]);
     tree.to_xml()
 }
 
@@ -441,8 +442,8 @@ fn beyond(tree: &Element) -> Vec<String> {
                 found.extend(own.map(|e| format!("cpu/{}", e.name)));
             }
             "metadata" => {
-                let mark = owner_index(tree);
-                let own = child.elements().enumerate().filter(|(i, _)| Some(*i) != mark);
+                let marks = [owner_index(tree), moves_index(tree)];
+                let own = child.elements().enumerate().filter(|(i, _)| !marks.contains(&Some(*i)));
                 found.extend(own.map(|(_, e)| format!("metadata/{}", e.name)));
             }
             "devices" => child.elements().filter_map(device_beyond).for_each(|d| {

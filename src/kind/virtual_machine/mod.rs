@@ -33,10 +33,12 @@ pub use identity::{domain_name, first_name, mac, uuid};
 pub use import::{ADOPT, ADOPT_ON_CHANGE, Imported, import, manifest_name};
 pub use place::{Footprint, footprint, priority};
 pub use plan::order;
+pub(in crate::kind) use plan::{Errand, go, under_way};
 pub use questions::{of_move, questions};
 pub use render::render;
 pub use spec::*;
 pub use storage::{DiskSource, VolumeWish, disk_path, volume_name, volumes};
+pub(in crate::kind) use survey::locate;
 pub use survey::{Copy, Located, Survey, Target};
 
 use crate::kind::Resources;

@@ -17,6 +17,7 @@ use super::VirtualMachineSpec;
 use super::identity;
 use super::place::{self, Places};
 use crate::kind::Resources;
+use crate::kind::virtual_machine_migration::Moves;
 use crate::model::Manifest;
 use crate::observed::{DomainState, JobOperation, Observed, Reading, RunState};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -103,6 +104,9 @@ pub struct Survey {
     places: Places,
     unknown: BTreeMap<String, String>,
     claimed: BTreeSet<Copy>,
+    copies: BTreeMap<Uuid, Vec<Copy>>,
+    machines: BTreeMap<Uuid, String>,
+    moves: Moves,
 }
 
 impl Survey {
@@ -113,10 +117,16 @@ impl Survey {
         let index = Index::new(observed);
         for machine in resources.virtual_machines.values() {
             let copies = index.copies(machine, resources.fleet());
+            let marked = copies.iter().filter_map(|c| c.domain(observed)).find(|d| !d.moves.is_empty());
+            if let Some(domain) = marked {
+                survey.machines.insert(domain.uuid, machine.name().to_owned());
+            }
             survey.claimed.extend(copies.iter().cloned());
             let located = judge(machine, &copies, observed, resources, &survey.unknown);
             survey.located.insert(machine.name().to_owned(), located);
         }
+        survey.copies = index.marked();
+        survey.moves = Moves::new(resources, observed, &survey.located, &survey.claimed, &survey.unknown);
         survey.places = place::choose(resources, observed, &survey, rebalance);
         survey
     }
@@ -139,6 +149,21 @@ impl Survey {
     /// Hosts that could not be read and that nobody vouches for, with the reason.
     pub fn unknown(&self) -> &BTreeMap<String, String> {
         &self.unknown
+    }
+
+    /// Every copy of a domain that carries a mark of a move.
+    pub fn copies(&self, uuid: Uuid) -> Vec<Copy> {
+        self.copies.get(&uuid).cloned().unwrap_or_default()
+    }
+
+    /// The machine with a manifest whose domain this is, if it carries a mark of a move.
+    pub fn machine_of(&self, uuid: Uuid) -> Option<&str> {
+        self.machines.get(&uuid).map(String::as_str)
+    }
+
+    /// What VirtualMachineMigrations do.
+    pub fn moves(&self) -> &Moves {
+        &self.moves
     }
 
     /// Whether a domain belongs to a machine that has a manifest.
@@ -186,6 +211,13 @@ impl<'o> Index<'o> {
         index
     }
 
+    /// Every copy of the domains of which one carries a mark of a move.
+    fn marked(&self) -> BTreeMap<Uuid, Vec<Copy>> {
+        let is_marked =
+            |copies: &&Vec<Copy>| copies.iter().any(|c| c.domain(self.observed).is_some_and(|d| !d.moves.is_empty()));
+        self.by_uuid.iter().filter(|(_, copies)| is_marked(copies)).map(|(u, copies)| (*u, copies.clone())).collect()
+    }
+
     /// Every copy of a machine: all domains with its UUID. The UUID is the manifest's own; else that of the domain that
     /// carries its mark (so a machine that was adopted, or renamed, keeps its UUID); else that of a domain of its name.
     fn copies(&self, machine: &Manifest<VirtualMachineSpec>, fleet: &str) -> Vec<Copy> {
@@ -213,7 +245,6 @@ fn judge(
     unknown: &BTreeMap<String, String>,
 ) -> Located {
     let with: Vec<(&Copy, &DomainState)> = copies.iter().filter_map(|c| c.domain(observed).map(|d| (c, d))).collect();
-    let hosts = |of: &[&(&Copy, &DomainState)]| of.iter().map(|(c, _)| c.host.clone()).collect::<Vec<_>>();
     if with.is_empty() {
         return if unknown.is_empty() {
             Located::Absent
@@ -226,8 +257,34 @@ fn judge(
             o.fleet == resources.fleet() && (o.name == machine.name() || machine.spec.former_names.contains(&o.name))
         })
     };
+    if let Some(located) = in_motion(&with) {
+        return located;
+    }
+    if let Some((copy, _)) = with.iter().find(|(_, d)| !is_ours(d))
+        && !with.iter().any(|(_, d)| is_ours(d))
+    {
+        return Located::Foreign { copy: (*copy).clone() };
+    }
+    settled(&with, unknown)
+}
+
+/// Where a machine is of which these are all copies, whoever owns it.
+pub(in crate::kind) fn locate(copies: &[Copy], observed: &Observed, unknown: &BTreeMap<String, String>) -> Located {
+    let with: Vec<(&Copy, &DomainState)> = copies.iter().filter_map(|c| c.domain(observed).map(|d| (c, d))).collect();
+    if with.is_empty() {
+        return Located::Absent;
+    }
+    in_motion(&with).unwrap_or_else(|| settled(&with, unknown))
+}
+
+fn hosts_of(with: &[(&Copy, &DomainState)]) -> Vec<String> {
+    with.iter().map(|(c, _)| c.host.clone()).collect()
+}
+
+/// A machine on its way, or one that got stuck on it.
+fn in_motion(with: &[(&Copy, &DomainState)]) -> Option<Located> {
     if with.iter().any(|(_, d)| d.reason == "postcopy-failed") {
-        return Located::Broken { hosts: hosts(&with.iter().collect::<Vec<_>>()) };
+        return Some(Located::Broken { hosts: hosts_of(with) });
     }
     if with.iter().any(|(_, d)| d.is_in_migration()) {
         let leaves = |d: &DomainState| {
@@ -235,29 +292,29 @@ fn judge(
                 || d.reason == "postcopy" && d.state == RunState::Paused
         };
         let arrives = |d: &DomainState| !leaves(d) && d.is_in_migration();
-        return Located::Moving {
+        return Some(Located::Moving {
             from: with.iter().find(|(_, d)| leaves(d)).map(|(c, _)| (*c).clone()),
             to: with.iter().find(|(_, d)| arrives(d)).map(|(c, _)| (*c).clone()),
-        };
+        });
     }
-    if let Some((copy, _)) = with.iter().find(|(_, d)| !is_ours(d))
-        && !with.iter().any(|(_, d)| is_ours(d))
-    {
-        return Located::Foreign { copy: (*copy).clone() };
-    }
-    let active: Vec<_> = with.iter().filter(|(_, d)| d.is_active()).collect();
+    None
+}
+
+/// A machine that is not on its way.
+fn settled(with: &[(&Copy, &DomainState)], unknown: &BTreeMap<String, String>) -> Located {
+    let active: Vec<_> = with.iter().filter(|(_, d)| d.is_active()).copied().collect();
     if active.len() > 1 {
-        return Located::Twice { hosts: hosts(&active) };
+        return Located::Twice { hosts: hosts_of(&active) };
     }
     let here = match active.first() {
-        Some(one) => *one,
+        Some(one) => one,
         None => {
             let stayed: Vec<_> = with.iter().filter(|(_, d)| !d.moved_away()).collect();
             match stayed.as_slice() {
                 [one] => *one,
                 [] if with.len() == 1 && unknown.is_empty() => &with[0],
                 [] if !unknown.is_empty() => return Located::Unknown { hosts: unknown.keys().cloned().collect() },
-                _ => return Located::DefinedTwice { hosts: hosts(&with.iter().collect::<Vec<_>>()) },
+                _ => return Located::DefinedTwice { hosts: hosts_of(with) },
             }
         }
     };

@@ -16,6 +16,7 @@ pub(super) async fn look(hosts: &Hosts, action: &Action) -> Result<Look, ActErro
     let found = match action {
         MachineAction::MigrateVirtualMachine(m) => migrate::look(hosts, m).await?,
         MachineAction::AwaitMigration { host, uuid } => migrate::look_await(hosts, host, *uuid).await?,
+        MachineAction::AbortMigration(m) => migrate::look_abort(hosts, m).await?,
         _ => {
             let copy = action.clone();
             host(hosts, action)?.call(&format!("look at it for {}", action.name()), move |c| look_on(c, &copy)).await?
@@ -35,6 +36,7 @@ pub(super) async fn act(hosts: &Hosts, action: &Action, ctx: &StepCtx) -> Result
     match action {
         MachineAction::MigrateVirtualMachine(m) => migrate::act(hosts, m, ctx).await,
         MachineAction::AwaitMigration { host, uuid } => migrate::act_await(hosts, host, *uuid, ctx).await,
+        MachineAction::AbortMigration(m) => migrate::act_abort(hosts, m, ctx).await,
         _ => {
             let (host, copy, what) = (host(hosts, action)?, action.clone(), format!("carry out {}", action.name()));
             let ticket = Ticket { until: Instant::now() + ctx.deadline, cancel: ctx.cancel.clone() };
@@ -54,6 +56,12 @@ pub(super) async fn verify(hosts: &Hosts, action: &Action) -> Result<(), ActErro
     let Action::Machine(action) = action;
     match action {
         MachineAction::MigrateVirtualMachine(m) => migrate::verify(hosts, m).await,
+        MachineAction::AbortMigration(m) => match migrate::look_abort(hosts, m).await? {
+            Look::AlreadyDone => Ok(()),
+            _ => {
+                Err(ActError::transient(format!("the migration of `{}` from host `{}` still goes on", m.name, m.from)))
+            }
+        },
         MachineAction::AwaitMigration { host, uuid } => match migrate::look_await(hosts, host, *uuid).await? {
             Look::AlreadyDone => Ok(()),
             _ => Err(ActError::transient(format!("the migration of {uuid} from host `{host}` is still under way"))),
@@ -90,12 +98,14 @@ fn takes_long(action: &MachineAction) -> bool {
         | A::StartDomain { .. }
         | A::ShutdownDomain { .. }
         | A::MigrateVirtualMachine(_)
+        | A::AbortMigration(_)
         | A::AwaitMigration { .. } => true,
         A::SetStoragePoolAutostart { .. }
         | A::DefineDomain { .. }
         | A::UpdateDomain { .. }
         | A::SetOwner { .. }
         | A::RemoveOwner { .. }
+        | A::SetMoves { .. }
         | A::RenameDomain { .. }
         | A::SetAutostart { .. }
         | A::ResumeDomain { .. }
@@ -125,6 +135,7 @@ fn look_on(c: &Connect, action: &MachineAction) -> Result<Look, Fault> {
         A::UpdateDomain { uuid, edits, expect, .. } => domain::look_update(c, *uuid, edits, expect),
         A::SetOwner { uuid, owner, .. } => domain::look_owner(c, *uuid, Some(owner)),
         A::RemoveOwner { uuid, .. } => domain::look_owner(c, *uuid, None),
+        A::SetMoves { uuid, moves, .. } => domain::look_moves(c, *uuid, moves),
         A::RenameDomain { uuid, name, .. } => domain::look_rename(c, *uuid, name),
         A::ChangeLive { uuid, change, .. } => domain::look_change(c, *uuid, change),
         A::SetAutostart { uuid, autostart, .. } => domain::look_autostart(c, *uuid, *autostart),
@@ -133,7 +144,7 @@ fn look_on(c: &Connect, action: &MachineAction) -> Result<Look, Fault> {
         A::PauseDomain { uuid, .. } => power::look_pause(c, *uuid),
         A::ShutdownDomain { uuid, .. } => power::look_shutdown(c, *uuid),
         A::UndefineDomain { uuid, .. } => domain::look_undefine(c, *uuid),
-        A::MigrateVirtualMachine(_) | A::AwaitMigration { .. } => Err(on_two_hosts(action)),
+        A::MigrateVirtualMachine(_) | A::AbortMigration(_) | A::AwaitMigration { .. } => Err(on_two_hosts(action)),
     }
 }
 
@@ -153,6 +164,7 @@ fn act_on(c: &Connect, action: &MachineAction, ticket: &Ticket) -> Result<(), Fa
         A::UpdateDomain { uuid, edits, expect, .. } => domain::update(c, *uuid, edits, expect),
         A::SetOwner { uuid, owner, .. } => domain::set_owner(c, *uuid, Some(owner)),
         A::RemoveOwner { uuid, .. } => domain::set_owner(c, *uuid, None),
+        A::SetMoves { uuid, moves, .. } => domain::set_moves(c, *uuid, moves),
         A::RenameDomain { uuid, name, .. } => domain::rename(c, *uuid, name),
         A::ChangeLive { uuid, change, .. } => domain::change(c, *uuid, change, ticket.until, &is_cancelled),
         A::SetAutostart { uuid, autostart, .. } => domain::set_autostart(c, *uuid, *autostart),
@@ -163,7 +175,7 @@ fn act_on(c: &Connect, action: &MachineAction, ticket: &Ticket) -> Result<(), Fa
             power::shutdown(c, *uuid, Duration::from_millis(*timeout_millis), *force, &is_cancelled)
         }
         A::UndefineDomain { uuid, nvram, .. } => domain::undefine(c, *uuid, *nvram),
-        A::MigrateVirtualMachine(_) | A::AwaitMigration { .. } => Err(on_two_hosts(action)),
+        A::MigrateVirtualMachine(_) | A::AbortMigration(_) | A::AwaitMigration { .. } => Err(on_two_hosts(action)),
     }
 }
 

@@ -4,7 +4,7 @@ use super::error::{During, Fault};
 use super::{observe, xml};
 use crate::action::{DomainXmlEdit, LiveChange};
 use crate::domain_xml::{self, Element, digest};
-use crate::observed::{DomainState, OWNER_NAMESPACE, OWNER_PREFIX, OwnerMark};
+use crate::observed::{DomainState, MOVES_NAMESPACE, MOVES_PREFIX, MoveMark, OWNER_NAMESPACE, OWNER_PREFIX, OwnerMark};
 use crate::provider::Look;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
@@ -185,7 +185,7 @@ fn is_marked(state: &DomainState, mark: Option<&OwnerMark>) -> Result<bool, Faul
 pub(super) fn set_owner(connect: &Connect, uuid: Uuid, mark: Option<&OwnerMark>) -> Result<(), Fault> {
     let (domain, state) = get(connect, uuid)?;
     let kind = i32::try_from(sys::VIR_DOMAIN_METADATA_ELEMENT).unwrap_or(2);
-    let element = mark.map(owner_metadata);
+    let element = mark.map(|mark| bare(domain_xml::owner_element(mark)));
     domain
         .set_metadata(
             kind,
@@ -198,19 +198,53 @@ pub(super) fn set_owner(connect: &Connect, uuid: Uuid, mark: Option<&OwnerMark>)
         .map(drop)
 }
 
-/// The mark as `virDomainSetMetadata` takes it: without prefix and declaration, which libvirt itself adds to the element
+/// A mark as `virDomainSetMetadata` takes it: without prefix and declaration, which libvirt itself adds to the element
 /// and everything in it; it refuses an element that has the declaration already.
-fn owner_metadata(mark: &OwnerMark) -> String {
-    fn bare(element: &mut Element) {
+fn bare(mut element: Element) -> String {
+    fn strip(element: &mut Element) {
         if let Some((_, local)) = element.name.split_once(':') {
             element.name = local.to_owned();
         }
         element.attributes.retain(|(name, _)| !name.starts_with("xmlns"));
-        element.elements_mut().for_each(bare);
+        element.elements_mut().for_each(strip);
     }
-    let mut element = domain_xml::owner_element(mark);
-    bare(&mut element);
+    strip(&mut element);
     element.to_xml()
+}
+
+pub(super) fn look_moves(connect: &Connect, uuid: Uuid, moves: &[MoveMark]) -> Result<Look, Fault> {
+    look(connect, uuid, |_, state| Ok(if has_moves(state, moves)? { Look::AlreadyDone } else { Look::Ready }))
+}
+
+/// Whether every definition of the domain, live and persistent, has exactly these marks of moves.
+fn has_moves(state: &DomainState, moves: &[MoveMark]) -> Result<bool, Fault> {
+    for text in state.live_xml.iter().chain(&state.persistent_xml) {
+        let definition = xml::parse(text, &format!("read the definition of `{}`", state.name))?;
+        if domain_xml::moves_of(&definition) != moves {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Writes the marks of moves into every definition of the domain; none takes the element out.
+pub(super) fn set_moves(connect: &Connect, uuid: Uuid, moves: &[MoveMark]) -> Result<(), Fault> {
+    let (domain, state) = get(connect, uuid)?;
+    if has_moves(&state, moves)? {
+        return Ok(());
+    }
+    let kind = i32::try_from(sys::VIR_DOMAIN_METADATA_ELEMENT).unwrap_or(2);
+    let element = (!moves.is_empty()).then(|| bare(domain_xml::moves_element(moves)));
+    domain
+        .set_metadata(
+            kind,
+            element.as_deref(),
+            Some(MOVES_PREFIX),
+            Some(MOVES_NAMESPACE),
+            affected(state.is_active(), state.persistent),
+        )
+        .during(format!("mark the move of `{}`", state.name))
+        .map(drop)
 }
 
 /// `VIR_DOMAIN_AFFECT_*`: both definitions, where there are both.

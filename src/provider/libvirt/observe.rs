@@ -7,8 +7,8 @@ use super::error::{During, Fault};
 use super::{ffi, hardware, xml};
 use crate::domain_xml::{self, Element};
 use crate::observed::{
-    DomainState, HostCpu, HostState, JobOperation, JobState, OWNER_NAMESPACE, PoolState, Progress, Reading, RunState,
-    VolumeState,
+    DomainState, HostCpu, HostState, JobOperation, JobState, MOVES_NAMESPACE, OWNER_NAMESPACE, PoolState, Progress,
+    Reading, RunState, VolumeState,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -150,12 +150,20 @@ fn host_cpu(cpu: &Element) -> Option<HostCpu> {
 fn read_pool(pool: &StoragePool, name: &str) -> Result<PoolState, Fault> {
     let what = || format!("read pool `{name}`");
     let info = pool.info().during(what())?;
-    let active = pool.is_active().during(what())?;
+    let mut active = pool.is_active().during(what())?;
     let text = pool.xml_desc(0).during(what())?;
     let root = xml::parse(&text, &what())?;
     let mut volumes = BTreeMap::new();
     if active {
-        for volume in pool.list_all_volumes(0).during(format!("list the volumes of pool `{name}`"))? {
+        let listed = match pool.list_all_volumes(0).during(format!("list the volumes of pool `{name}`")) {
+            // Stopped since it was asked: no reason not to know the whole host.
+            Err(_) if !pool.is_active().during(what())? => {
+                active = false;
+                Vec::new()
+            }
+            listed => listed?,
+        };
+        for volume in listed {
             let volume_name = volume.name().during(format!("read a volume's name in pool `{name}`"))?;
             let result = volume.xml_desc(0).during(format!("read volume `{volume_name}` of pool `{name}`"));
             match result {
@@ -303,17 +311,19 @@ fn read_domain_as(domain: &Domain, persistent: bool) -> Result<DomainState, Faul
         false => None,
     };
     let job = if active { job(domain, &name)? } else { None };
-    let owner = match live_xml.as_deref().or(persistent_xml.as_deref()) {
+    let (owner, moves) = match live_xml.as_deref().or(persistent_xml.as_deref()) {
         // Parsing a definition costs more than reading it; most foreign ones cannot have a mark.
-        Some(text) if text.contains(OWNER_NAMESPACE) => {
-            domain_xml::owner_of(&xml::parse(text, &format!("read the definition of `{name}`"))?)
+        Some(text) if text.contains(OWNER_NAMESPACE) || text.contains(MOVES_NAMESPACE) => {
+            let definition = xml::parse(text, &format!("read the definition of `{name}`"))?;
+            (domain_xml::owner_of(&definition), domain_xml::moves_of(&definition))
         }
-        _ => None,
+        _ => (None, Vec::new()),
     };
     Ok(DomainState {
         live_xml,
         persistent_xml,
         owner,
+        moves,
         job,
         ..DomainState::new(name, uuid(domain)?, run, reason, persistent)
     })
@@ -337,15 +347,19 @@ fn arriving(
     persistent: bool,
 ) -> Result<DomainState, Fault> {
     let kind = i32::try_from(sys::VIR_DOMAIN_METADATA_ELEMENT).unwrap_or(2);
-    let read = domain.metadata(kind, Some(OWNER_NAMESPACE), 0).during(format!("read the owner of `{name}`"));
-    let owner = match read {
-        Ok(text) => domain_xml::parse_owner(&text),
-        Err(fault) if fault.code() == Some(sys::VIR_ERR_NO_DOMAIN_METADATA) => None,
-        Err(fault) => return Err(fault),
+    let read = |namespace: &str, what: &str| match domain
+        .metadata(kind, Some(namespace), 0)
+        .during(format!("read {what} of `{name}`"))
+    {
+        Ok(text) => Ok(Some(text)),
+        Err(fault) if fault.code() == Some(sys::VIR_ERR_NO_DOMAIN_METADATA) => Ok(None),
+        Err(fault) => Err(fault),
     };
+    let owner = read(OWNER_NAMESPACE, "the owner")?.and_then(|text| domain_xml::parse_owner(&text));
+    let moves = read(MOVES_NAMESPACE, "the moves")?.map(|text| domain_xml::parse_moves(&text)).unwrap_or_default();
     let operation = JobOperation::MigrationIn;
     let job = (reason != "starting-up").then(|| JobState { operation, progress: Progress::default() });
-    Ok(DomainState { owner, job, ..DomainState::new(name, uuid(domain)?, run, reason, persistent) })
+    Ok(DomainState { owner, moves, job, ..DomainState::new(name, uuid(domain)?, run, reason, persistent) })
 }
 
 /// The job that runs on a domain.

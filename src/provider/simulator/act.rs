@@ -92,6 +92,12 @@ fn mutate(state: &mut State, action: &MachineAction, host: &str) -> Result<(), S
         A::UpdateDomain { uuid, edits, .. } => update(state, host, *uuid, edits),
         A::SetOwner { uuid, owner, .. } => set_owner(state, host, *uuid, Some(owner)),
         A::RemoveOwner { uuid, .. } => set_owner(state, host, *uuid, None),
+        A::SetMoves { uuid, moves, .. } => set_moves(state, host, *uuid, moves),
+        A::AbortMigration(m) => {
+            state.abort(m.uuid, "canceled by client");
+            super::migrate::clean(state, m.uuid);
+            Ok(())
+        }
         A::RenameDomain { uuid, name, .. } => {
             let mut domain = state.domain(host, *uuid).cloned().ok_or("Domain not found")?;
             if let Some(xml) = &domain.persistent_xml {
@@ -203,6 +209,20 @@ fn set_owner(
         *xml = define::set_owner(xml, mark)?;
     }
     domain.owner = mark.cloned();
+    Ok(())
+}
+
+/// Writes marks of moves into every definition that there is.
+pub(super) fn set_moves(
+    state: &mut State,
+    host: &str,
+    uuid: Uuid,
+    moves: &[crate::observed::MoveMark],
+) -> Result<(), String> {
+    let domain = state.domain_mut(host, uuid).ok_or("Domain not found")?;
+    for xml in [&mut domain.live_xml, &mut domain.persistent_xml].into_iter().flatten() {
+        *xml = define::set_moves(xml, moves)?;
+    }
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 //! After libvirt 11.3 on x86_64; only as much of it as a comparison could trip over.
 
 use crate::domain_xml::{self, Element, Node};
-use crate::observed::{HostState, OwnerMark};
+use crate::observed::{HostState, MoveMark, OwnerMark};
 use uuid::Uuid;
 
 /// Name and UUID of a definition.
@@ -15,6 +15,17 @@ fn identity_of(root: &Element) -> Result<(String, Uuid), String> {
     let name = root.text_at("name").filter(|n| !n.is_empty()).ok_or("XML error: domain has no name")?;
     let uuid = root.text_at("uuid").ok_or("XML error: domain has no UUID")?;
     Ok((name, uuid.parse().map_err(|_| format!("XML error: malformed uuid `{uuid}`"))?))
+}
+
+/// The marks of moves in a domain: those of its live definition where it runs.
+pub(super) fn moves(domain: &crate::observed::DomainState) -> Vec<MoveMark> {
+    let xml = domain.live_xml.as_deref().or(domain.persistent_xml.as_deref());
+    xml.and_then(|xml| domain_xml::parse(xml).ok()).map(|root| domain_xml::moves_of(&root)).unwrap_or_default()
+}
+
+/// Puts marks of moves into a definition.
+pub(super) fn set_moves(xml: &str, moves: &[MoveMark]) -> Result<String, String> {
+    change(xml, |root| domain_xml::with_moves(root, moves))
 }
 
 /// The ownership mark in a definition.

@@ -113,6 +113,15 @@ fn look_at(state: &State, action: &MachineAction) -> Result<Look, Look> {
             not_moving(domain)?;
             Look::Ready
         }
+        A::SetMoves { host, uuid, moves } => {
+            let domain = domain(state, host, *uuid)?;
+            let same = |xml: &String| define::set_moves(xml, moves).is_ok_and(|with| with == *xml);
+            if definitions(domain).all(same) {
+                return Ok(Look::AlreadyDone);
+            }
+            not_moving(domain)?;
+            Look::Ready
+        }
         A::RenameDomain { host, uuid, name } => {
             let domain = domain(state, host, *uuid)?;
             if domain.name == *name {
@@ -187,6 +196,10 @@ fn look_at(state: &State, action: &MachineAction) -> Result<Look, Look> {
             Look::Ready
         }
         A::MigrateVirtualMachine(m) => migration(state, m)?,
+        A::AbortMigration(m) => match state.domain(&m.from, m.uuid) {
+            Some(d) if leaves(d) => Look::Ready,
+            _ => Look::AlreadyDone,
+        },
         A::AwaitMigration { host, uuid } => match state.domain(host, *uuid) {
             Some(d) if leaves(d) => Look::Running,
             _ => Look::AlreadyDone,
@@ -383,7 +396,11 @@ fn migration(state: &State, m: &Migration) -> Result<Look, Look> {
         }
         _ => {}
     }
-    free_name(state, &m.to, &source.name, m.uuid)?;
+    let has_home = source.persistent || destination.is_some_and(|d| d.persistent);
+    if !m.permanent && (m.way == MigrationWay::Offline || !has_home) {
+        return Err(refused(format!("`{}` cannot be elsewhere for a while: it is off, or has no definition", m.name)));
+    }
+    free_name(state, &m.to, m.name_there(), m.uuid)?;
     for volume in &m.copy {
         let there = active_pool(state, &m.to, &volume.to_pool)?;
         if let Some(other) = there.get(&volume.volume)
@@ -407,6 +424,8 @@ pub(super) enum Tail {
     Undefine,
     /// Set whether it starts with its host.
     Autostart,
+    /// Note that the move is made.
+    Mark,
     /// Delete the copies at the source.
     DeleteCopies,
 }
@@ -414,6 +433,16 @@ pub(super) enum Tail {
 pub(super) fn tail(state: &State, m: &Migration) -> Vec<Tail> {
     let mut left = Vec::new();
     let there = state.domain(&m.to, m.uuid);
+    if let Some(mark) = &m.mark {
+        let done = crate::observed::MoveMark { done: true, ..mark.clone() };
+        let home = state.domain(&m.from, m.uuid).filter(|d| !m.permanent && !d.is_active());
+        if there.into_iter().chain(home).any(|d| !define::moves(d).contains(&done)) {
+            left.push(Tail::Mark);
+        }
+    }
+    if !m.permanent {
+        return left;
+    }
     if there.is_some_and(|d| !d.persistent) {
         left.push(Tail::Define);
     }

@@ -44,6 +44,12 @@ pub(super) fn begin(state: &mut State, m: &Migration, mishap: Mishap, now: Insta
             return Err(ActError::permanent(format!("{}: {reason}", action.name())));
         }
     }
+    if let Some(mark) = &m.mark
+        && let Some(domain) = state.domain(&m.from, m.uuid)
+    {
+        let marks = mark.put_into(&define::moves(domain));
+        super::act::set_moves(state, &m.from, m.uuid, &marks).map_err(|why| says(&m.from, why))?;
+    }
     let Some(source) = state.domain(&m.from, m.uuid).cloned() else {
         return Err(says(&m.from, "Domain not found"));
     };
@@ -59,6 +65,7 @@ pub(super) fn begin(state: &mut State, m: &Migration, mishap: Mishap, now: Insta
     let takes_millis = OVERHEAD_MILLIS + bytes.saturating_mul(1000) / rate;
     let live = moved(&source.live_xml, m, state).map_err(|why| says(&m.to, why))?;
     let arriving = DomainState {
+        name: m.name_there().to_owned(),
         state: RunState::Paused,
         reason: "migrating".into(),
         persistent: state.domain(&m.to, m.uuid).is_some_and(|d| d.persistent),
@@ -149,6 +156,10 @@ fn make_volumes(state: &mut State, m: &Migration) -> Result<(Vec<String>, u64), 
 /// A definition at the destination: disks that were copied to another path are at that path.
 fn moved(xml: &Option<String>, m: &Migration, state: &State) -> Result<Option<String>, String> {
     let Some(xml) = xml else { return Ok(None) };
+    let xml = &match &m.rename {
+        Some(name) => define::change(xml, |root| root.ensure("name").set_text(name.clone()))?,
+        None => xml.clone(),
+    };
     let paths: Vec<(String, String)> = m
         .copy
         .iter()
@@ -175,6 +186,7 @@ fn moved(xml: &Option<String>, m: &Migration, state: &State) -> Result<Option<St
 fn offline(state: &mut State, m: &Migration, source: DomainState) -> Result<(), ActError> {
     let persistent_xml = moved(&source.persistent_xml, m, state).map_err(|why| says(&m.to, why))?;
     let there = DomainState {
+        name: m.name_there().to_owned(),
         state: RunState::Off,
         reason: "unknown".into(),
         persistent: true,
@@ -241,25 +253,31 @@ impl State {
             self.abort(uuid, "domain is not running");
             return;
         };
-        let definition = source.persistent_xml.clone().or_else(|| {
-            let host = self.host(&m.to)?;
-            define::fill_in(source.live_xml.as_deref()?, host).ok()
-        });
-        there.persistent_xml = moved(&definition, &m, self).unwrap_or(definition);
-        there.persistent = there.persistent_xml.is_some();
+        // A temporary move leaves the definitions of both sides as they are.
+        if m.permanent {
+            let definition = source.persistent_xml.clone().or_else(|| {
+                let host = self.host(&m.to)?;
+                define::fill_in(source.live_xml.as_deref()?, host).ok()
+            });
+            there.persistent_xml = moved(&definition, &m, self).unwrap_or(definition);
+            there.persistent = there.persistent_xml.is_some();
+        }
         there.live_xml = moved(&source.live_xml, &m, self).ok().flatten().or(there.live_xml);
         (there.state, there.reason) = match source.state {
             RunState::Paused => (RunState::Paused, "user".into()),
             other => (other, "migrated".into()),
         };
+        if m.arrive_paused {
+            (there.state, there.reason) = (RunState::Paused, "user".into());
+        }
         // libvirt does not carry these over.
-        there.autostart = false;
+        there.autostart &= !m.permanent;
         there.managed_save = false;
         there.snapshots = 0;
         there.job = None;
         there.owner = source.owner.clone();
         self.put_domain(&m.to, there);
-        if leaves_definition && source.persistent {
+        if (leaves_definition || !m.permanent) && source.persistent {
             self.power_off(&m.from, uuid, RunState::Off, "migrated");
         } else {
             self.remove_domain(&m.from, uuid);
@@ -332,6 +350,16 @@ pub(super) fn finish(state: &mut State, m: &Migration, what: Tail) -> Result<(),
             if let Some(domain) = state.domain_mut(&m.to, m.uuid) {
                 domain.persistent = true;
                 domain.persistent_xml = Some(xml);
+            }
+        }
+        Tail::Mark => {
+            let hosts = if m.permanent { vec![&m.to] } else { vec![&m.from, &m.to] };
+            for host in hosts {
+                if let (Some(mark), Some(domain)) = (&m.mark, state.domain(host, m.uuid)) {
+                    let done = crate::observed::MoveMark { done: true, ..mark.clone() };
+                    let marks = done.put_into(&define::moves(domain));
+                    super::act::set_moves(state, host, m.uuid, &marks).map_err(|why| says(host, why))?;
+                }
             }
         }
         Tail::Undefine => state.remove_domain(&m.from, m.uuid),

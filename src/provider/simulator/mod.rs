@@ -206,7 +206,10 @@ impl World {
     pub fn find(&self, uuid: Uuid) -> Vec<(String, DomainState)> {
         let mut state = self.state();
         state.settle(Instant::now());
-        let on = |(name, _): (&String, &Host)| Some((name.clone(), state.domain(name, uuid)?.clone()));
+        let on = |(name, _): (&String, &Host)| {
+            let domain = state.domain(name, uuid)?;
+            Some((name.clone(), DomainState { moves: define::moves(domain), ..domain.clone() }))
+        };
         state.hosts.iter().filter_map(on).collect()
     }
 

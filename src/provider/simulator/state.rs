@@ -223,6 +223,7 @@ impl State {
     /// A host as an observer sees it.
     pub fn view(&self, name: &str) -> Option<HostState> {
         let mut view = self.host(name)?.clone();
+        view.domains.iter_mut().for_each(|d| d.moves = define::moves(d));
         for (pool, state) in view.pools.iter_mut().filter(|(_, p)| p.active) {
             state.volumes = self.volumes(name, pool).cloned().unwrap_or_default();
             let taken: u64 = state.volumes.values().map(|v| v.allocation).sum();

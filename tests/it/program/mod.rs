@@ -5,11 +5,13 @@
 mod cases;
 mod crash;
 mod drift;
+mod evacuate;
 mod faults;
 mod hosts;
 mod import;
 mod journal;
 mod live;
+mod migrations;
 mod moves;
 mod ownership;
 mod repository;

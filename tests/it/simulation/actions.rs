@@ -5,7 +5,7 @@
 use super::support::*;
 use drover::action::{Action, DomainXmlEdit, ImageSource, LiveChange, MachineAction, MigratedVolume, MigrationWay};
 use drover::domain_xml::{digest, owner_of, parse};
-use drover::observed::{JobOperation, OwnerMark, RunState};
+use drover::observed::{JobOperation, MoveMark, OwnerMark, RunState};
 use drover::provider::simulator::{Call, Effect, Fault, World};
 use drover::provider::{Look, StepCtx, StepOrders};
 use std::collections::BTreeSet;
@@ -89,6 +89,18 @@ fn mark() -> OwnerMark {
     OwnerMark { fleet: "default".into(), name: "vm-1".into(), delete: false, volumes: Vec::new() }
 }
 
+fn moved() -> MoveMark {
+    MoveMark {
+        fleet: "default".into(),
+        migration: "m".into(),
+        revision: "1".into(),
+        from: "c".into(),
+        to: "a".into(),
+        temporary: false,
+        done: true,
+    }
+}
+
 fn edit() -> DomainXmlEdit {
     DomainXmlEdit::SetText { at: "/domain/currentMemory".into(), text: "262144".into() }
 }
@@ -137,6 +149,8 @@ fn cases() -> Vec<(bool, MachineAction)> {
         ),
         (true, MachineAction::SetOwner { host: host(), uuid: id, owner: mark() }),
         (true, MachineAction::RemoveOwner { host: host(), uuid: id }),
+        (true, MachineAction::SetMoves { host: host(), uuid: id, moves: vec![moved()] }),
+        (true, MachineAction::AbortMigration(Box::new(migration(1, "a", "b", MigrationWay::Live)))),
         (false, MachineAction::RenameDomain { host: host(), uuid: id, name: "renamed".into() }),
         (true, live(LiveChange::Vcpus { count: 2 })),
         (true, live(LiveChange::Memory { kib: 262_144 })),
@@ -183,7 +197,7 @@ async fn world_for(runs: bool, action: MachineAction) -> (World, MachineAction) 
         MachineAction::ResumeDomain { host, uuid } => {
             act(&world, &MachineAction::PauseDomain { host: host.clone(), uuid: *uuid }).await;
         }
-        MachineAction::AwaitMigration { .. } => begin(&world, &copying()).await,
+        MachineAction::AwaitMigration { .. } | MachineAction::AbortMigration(_) => begin(&world, &copying()).await,
         _ => {}
     }
     (world, action)

@@ -240,7 +240,7 @@ fn an_evacuation_empties_a_host_names_who_cannot_leave_and_ends_with_nothing_to_
         for n in 0..6 {
             put(&mut all, machine(&format!("vm-{n}"), 512, "app: web", &format!("placement: {{priority: {n}}}")));
         }
-        put(&mut all, machine("pinned", 512, "", "host: a"));
+        put(&mut all, machine("pinned", 128, "", "host: a"));
         let journal = journal();
         converge(&world, &desired(all.clone()), &journal).await.unwrap();
         assert!(places(&world, &all).values().all(|p| p == &["a"]), "{:?}", places(&world, &all));
@@ -288,7 +288,9 @@ fn an_evacuation_empties_a_host_names_who_cannot_leave_and_ends_with_nothing_to_
         maintain(&mut all, "b", Maintenance::None);
 
         // Unless it is asked for: then some come back, and that is all.
-        all.settings.values_mut().for_each(|s| s.spec.placement.rebalance = Rebalance::Always);
+        all.settings.values_mut().for_each(|s| {
+            (s.spec.placement.rebalance, s.spec.placement.imbalance) = (Rebalance::Always, 10);
+        });
         let wanted = desired(all.clone());
         let plan = plan_for(&world, &wanted, &[]).await;
         assert!(!moves(&plan).is_empty() && moves(&plan).len() <= 2, "{}", steps(&plan));

@@ -25,6 +25,8 @@ pub(super) struct Unit<'a> {
     pub(super) torn: bool,
     /// Whether the options of its item were worked out.
     explored: bool,
+    /// Whether it has to leave because machines are pinned to its host for which there is no room beside it.
+    pub(super) displaced: bool,
 }
 
 /// A machine with `placement`.
@@ -98,7 +100,8 @@ impl<'a> Case<'a> {
         case.units = units(members, resources, &case.ground);
         case.bins(&load, settings);
         case.items();
-        case.neighbourhoods();
+        case.displace(&load);
+        case.neighbourhoods(survey);
         for i in 0..case.units.len() {
             let item = &case.problem.items[i];
             if !(item.may_stay && item.resident) {
@@ -115,6 +118,17 @@ impl<'a> Case<'a> {
         observed: &'a Observed,
         survey: &'a Survey,
     ) -> Result<Member<'a>, Option<&'a str>> {
+        let moves = survey.moves();
+        if let Some(away) = moves.away(machine.name()) {
+            // One that is elsewhere for a while is at home where its home is.
+            return Err(Some(&away.home_host));
+        }
+        // Where an explicit move takes it, once; after that it stays there like anywhere else that its placement allows.
+        if let Some(wish) = moves.wish(machine.name()).filter(|w| w.permanent)
+            && self.takes(&wish.to, machine)
+        {
+            return Err(Some(&wish.to));
+        }
         let here = match survey.located(machine.name()) {
             Located::At { copy, .. } | Located::Foreign { copy } => {
                 copy.domain(observed).and_then(|d| Some((self.ground.index(&copy.host)?, d)))
@@ -129,6 +143,16 @@ impl<'a> Case<'a> {
         let uses = footprint(Some(machine), here.map(|(_, d)| d));
         let runs = machine.spec.power_state != PowerState::Stopped || here.is_some_and(|(_, d)| d.is_active());
         Ok(Member { machine, here, uses, runs })
+    }
+
+    /// Whether a host is in service, and one that a machine's `placement` names.
+    fn takes(&self, host: &str, machine: &Machine) -> bool {
+        let (Some(host), Some(placement)) = (self.resources.hosts.get(host), &machine.spec.placement) else {
+            return false;
+        };
+        host.spec.maintenance == Maintenance::None
+            && !host.spec.fenced
+            && placement.hosts.matches(&host.metadata.labels)
     }
 
     fn bins(&mut self, load: &Load, settings: &PlacementSettings) {
@@ -192,8 +216,26 @@ impl<'a> Case<'a> {
         }
     }
 
+    /// Where a machine that is pinned comes to a host that those who are there fill, some of those have to go: of the least
+    /// important ones the smallest that is enough, else the largest.
+    fn displace(&mut self, load: &Load) {
+        for host in (0..self.problem.bins.len()).filter(|h| load.arrives[*h]) {
+            let stays = |i: &Item| i.may_stay && i.resident && i.current == Some(host) && i.memory > 0;
+            let stayers = self.problem.items.iter().filter(|i| stays(i));
+            let mut over = stayers.map(|i| i.memory).sum::<i64>() - self.problem.bins[host].memory;
+            while over > 0 {
+                let candidates = self.problem.items.iter().enumerate().filter(|(_, i)| stays(i));
+                let key = |i: &Item| (i.priority, i.memory < over, if i.memory < over { -i.memory } else { i.memory });
+                let Some((next, _)) = candidates.min_by_key(|(n, i)| (key(i), *n)) else { break };
+                self.problem.items[next].may_stay = false;
+                self.units[next].displaced = true;
+                over -= self.problem.items[next].memory;
+            }
+        }
+    }
+
     /// Groups that are kept apart, and spreads, with the members that are not placed.
-    fn neighbourhoods(&mut self) {
+    fn neighbourhoods(&mut self, survey: &'a Survey) {
         let mut groups: BTreeMap<(&'a str, &'a str), usize> = BTreeMap::new();
         let mut keys: Vec<&'a str> = Vec::new();
         let mut rules: Vec<&'a SpreadRule> = Vec::new();
@@ -276,8 +318,13 @@ impl<'a> Case<'a> {
             return;
         }
         let pinned = self.resources.virtual_machines.values().filter_map(|m| Some((m, m.spec.host.as_deref()?)));
+        // One that is to leave its host counts there, too, until it has.
+        let leaving = pinned.clone().filter_map(|(m, host)| match survey.located(m.name()) {
+            Located::At { copy, .. } if copy.host != host => Some((m, copy.host.as_str())),
+            _ => None,
+        });
         let left = self.settled.iter().filter_map(|(m, host)| Some((*m, (*host)?)));
-        for (machine, host) in pinned.chain(left) {
+        for (machine, host) in pinned.chain(leaving).chain(left) {
             let Some(host) = self.ground.index(host) else { continue };
             for (group, asks) in of(machine) {
                 self.problem.fixed.push((host, group, asks));
@@ -339,9 +386,14 @@ impl<'a> Case<'a> {
     /// Works out where those could go who might make way for an item without a place; whether there are any.
     pub(super) fn let_stayers_make_way(&mut self, found: &[Option<usize>]) -> bool {
         let mut wanted = vec![false; self.ground.places.len()];
-        for (i, item) in self.problem.items.iter().enumerate().filter(|(i, _)| found[*i].is_none()) {
-            debug_assert!(self.units[i].explored);
-            item.options.iter().for_each(|h| wanted[*h] = true);
+        let mut more = false;
+        for i in (0..found.len()).filter(|i| found[*i].is_none()) {
+            if !self.units[i].explored {
+                // It could have stayed, but for somebody from whom it must be kept apart.
+                self.explore(i);
+                more = true;
+            }
+            self.problem.items[i].options.iter().for_each(|h| wanted[*h] = true);
         }
         let mut candidates: Vec<usize> = (0..self.units.len())
             .filter(|i| !self.units[*i].explored && self.problem.items[*i].current.is_some_and(|h| wanted[h]))
@@ -349,7 +401,16 @@ impl<'a> Case<'a> {
         candidates.sort_by_key(|i| (self.problem.items[*i].priority, self.problem.items[*i].memory, *i));
         candidates.truncate(MOST_TO_MAKE_WAY);
         candidates.iter().for_each(|i| self.explore(*i));
-        !candidates.is_empty()
+        more || !candidates.is_empty()
+    }
+
+    /// Rules places out that cannot be reached: those of items that could stay, if there are such, else all of them.
+    pub(super) fn forbid(&mut self, stuck: &[usize], found: &[Option<usize>]) {
+        let could_stay = |i: &usize| self.problem.items[*i].may_stay;
+        let some: Vec<usize> = stuck.iter().copied().filter(could_stay).collect();
+        for i in if some.is_empty() { stuck } else { &some } {
+            self.problem.items[*i].options.retain(|h| Some(*h) != found[*i]);
+        }
     }
 
     /// Works out where everybody could go.
@@ -391,13 +452,16 @@ struct Load {
     cpus: Vec<i64>,
     /// Memory in use as observed.
     now: Vec<i64>,
+    /// Whether a machine that is pinned there is to come, or to start.
+    arrives: Vec<bool>,
 }
 
 impl Load {
     /// Everything that runs, and pinned machines where they should be.
     fn new(ground: &Ground<'_>, resources: &Resources, observed: &Observed, survey: &Survey) -> Self {
         let hosts = ground.places.len();
-        let mut load = Self { memory: vec![0; hosts], cpus: vec![0; hosts], now: vec![0; hosts] };
+        let mut load =
+            Self { memory: vec![0; hosts], cpus: vec![0; hosts], now: vec![0; hosts], arrives: vec![false; hosts] };
         let mut claimed: BTreeMap<Copy, &Machine> = BTreeMap::new();
         for machine in resources.virtual_machines.values() {
             let copies: Vec<&Copy> = match survey.located(machine.name()) {
@@ -413,15 +477,8 @@ impl Load {
                 let machine = claimed.get(&Copy { host: host.clone(), index }).copied();
                 let uses = footprint(machine, Some(domain));
                 load.now[h] += i64::try_from(uses.memory).unwrap_or(UNLIMITED);
-                let leaves = machine.is_some_and(|m| {
-                    m.spec
-                        .host
-                        .as_deref()
-                        .is_some_and(|target| target != host || m.spec.power_state == PowerState::Stopped)
-                });
-                if !leaves {
-                    load.arrive(h, uses);
-                }
+                // A pinned machine that is to leave counts until it has: what holds it back must not upset others.
+                load.arrive(h, uses);
             }
         }
         for machine in resources.virtual_machines.values() {
@@ -432,6 +489,7 @@ impl Load {
             };
             let counted = here.is_some_and(|(copy, d)| d.is_active() && copy.host == ground.name(h));
             if machine.spec.power_state != PowerState::Stopped && !counted {
+                load.arrives[h] = true;
                 load.arrive(h, footprint(Some(machine), here.map(|(_, d)| d)));
             }
         }
@@ -453,7 +511,7 @@ impl Load {
 fn units<'a>(members: Vec<Member<'a>>, resources: &'a Resources, ground: &Ground<'_>) -> Vec<Unit<'a>> {
     let joins = members.iter().any(|m| m.machine.spec.placement.as_ref().is_some_and(|p| !p.affinity.is_empty()));
     if !joins {
-        let unit = |m| Unit { members: vec![m], pinned: None, torn: false, explored: false };
+        let unit = |m| Unit { members: vec![m], pinned: None, torn: false, explored: false, displaced: false };
         return members.into_iter().map(unit).collect();
     }
     let mut asked: BTreeMap<(&str, &str), Vec<usize>> = BTreeMap::new();
@@ -494,7 +552,7 @@ fn units<'a>(members: Vec<Member<'a>>, resources: &'a Resources, ground: &Ground
         let unit = units.entry(leader).or_insert_with(|| {
             let hosts = pins.get(&leader).map_or(&[][..], Vec::as_slice);
             let torn = hosts.iter().any(|h| Some(h) != hosts.first());
-            Unit { members: Vec::new(), pinned: hosts.first().copied(), torn, explored: false }
+            Unit { members: Vec::new(), pinned: hosts.first().copied(), torn, explored: false, displaced: false }
         });
         unit.members.push(member);
     }

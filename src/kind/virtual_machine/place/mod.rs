@@ -11,6 +11,7 @@
 
 mod balance;
 mod case;
+mod order;
 mod solve;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,9 @@ use crate::kind::settings::Rebalance;
 use crate::observed::Observed;
 use case::Case;
 use std::collections::BTreeMap;
+
+/// How often places are chosen anew because some of them could not be reached.
+const ROUNDS: usize = 16;
 
 /// Where machines should be, and why.
 #[derive(Clone, Debug, Default)]
@@ -59,9 +63,25 @@ pub fn choose(resources: &Resources, observed: &Observed, survey: &Survey, rebal
     if found.iter().any(Option::is_none) && case.let_stayers_make_way(&found) {
         found = solve::solve(&case.problem);
     }
+    for round in 0.. {
+        let stuck = order::stuck(&case.problem, &found);
+        if stuck.is_empty() {
+            break;
+        }
+        if round == ROUNDS {
+            stuck.into_iter().for_each(|i| found[i] = None);
+            break;
+        }
+        case.forbid(&stuck, &found);
+        found = solve::solve(&case.problem);
+    }
     let balanced = if rebalance || settings.rebalance == Rebalance::Always {
         case.let_all_move();
-        balance::balance(&case.problem, &mut found, settings.imbalance)
+        let before = found.clone();
+        let moved = balance::balance(&case.problem, &mut found, settings.imbalance);
+        let stuck = order::stuck(&case.problem, &found);
+        stuck.into_iter().for_each(|i| found[i] = before[i]);
+        moved
     } else {
         Vec::new()
     };

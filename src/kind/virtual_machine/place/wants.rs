@@ -131,6 +131,8 @@ pub(super) enum Misfit {
     Apart(String),
     /// It is not where those are that `affinity` keeps it together with, or these cannot be together.
     Affinity,
+    /// It would fit in the end, and cannot get there one step after the other.
+    NoWay,
     /// Too little memory: free with all that should be there, and all of it.
     Memory {
         /// What is left.
@@ -165,6 +167,7 @@ impl fmt::Display for Misfit {
             Self::NameTaken(name) => write!(f, "has another domain of the name `{name}`"),
             Self::Apart(other) => write!(f, "has {other}, which it must be kept apart from"),
             Self::Affinity => write!(f, "does not have all that `affinity` keeps it together with"),
+            Self::NoWay => write!(f, "has no room for it until others have left, who wait for it themselves"),
             Self::Memory { free, total } => write!(f, "has {} of {} free", size(*free), size(*total)),
             Self::Cpus { free, limit } => write!(f, "has {} of {limit} vCPUs left", (*free).max(0)),
         }

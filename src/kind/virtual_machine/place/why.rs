@@ -118,6 +118,9 @@ fn leaves(case: &Case<'_>, i: usize, here: usize, balances: bool) -> String {
     if balances {
         return format!("rebalancing takes load off `{}`", place.name);
     }
+    if unit.displaced {
+        return format!("`{}` has no room for it beside the machines that are pinned there", place.name);
+    }
     if !item.may_stay {
         return "`affinity` brings it together with others".into();
     }
@@ -177,8 +180,7 @@ fn no_room(case: &Case<'_>, left: &Left<'_>, i: usize, host: usize) -> Misfit {
     } else if left.cpus[host] < item.cpus {
         Misfit::Cpus { free: left.cpus[host], limit: case.cpu_limits[host] }
     } else {
-        // Room that is there in the end, and was not found a way to.
-        Misfit::Memory { free: left.memory[host], total: case.problem.bins[host].total }
+        Misfit::NoWay
     }
 }
 
@@ -191,6 +193,7 @@ fn kind(why: &Misfit) -> u8 {
         Misfit::Maintenance(_) => 3,
         Misfit::Hypervisor(_) => 4,
         Misfit::Cpu(_) => 14,
+        Misfit::NoWay => 15,
         Misfit::MachineType(_) => 5,
         Misfit::Network(_) => 6,
         Misfit::Pool(_) => 7,
@@ -221,6 +224,7 @@ fn counted(case: &Case<'_>, of: &[(usize, &Misfit)]) -> String {
         Some(Misfit::LocalDisk(disk)) => format!("{n} {does} not share the storage of disk {disk}"),
         Some(Misfit::NameTaken(name)) => format!("{n} {has} another domain of the name `{name}`"),
         Some(Misfit::Apart(_)) => format!("{n} {has} a machine that it must be kept apart from"),
+        Some(Misfit::NoWay) => format!("{n} {has} no room until others have left, who wait themselves"),
         Some(Misfit::Affinity) => format!("{n} {does} not have all that `affinity` keeps it together with"),
         Some(Misfit::Memory { .. }) => {
             let most = of.iter().filter_map(|(h, why)| match why {

@@ -89,7 +89,7 @@ impl Draft<'_> {
         {
             self.note(Operation::Update, out);
             self.change("spec.autostart", json!(here.domain.autostart), json!(on), Effect::Live, out);
-            chain.push(self.autostart(here.host, here.domain.uuid, on), out);
+            chain.push(self.autostart(here.keeper, here.domain.uuid, on), out);
         }
         if renamed {
             self.note(Operation::Update, out);
@@ -103,7 +103,8 @@ impl Draft<'_> {
         if !wants_restart || !here.domain.is_active() {
             return Some(false);
         }
-        if self.may_restart() {
+        let is_home = here.keeper == here.host;
+        if self.may_restart() && is_home {
             return Some(true);
         }
         if !waiting.is_empty() {
@@ -113,7 +114,10 @@ impl Draft<'_> {
                     format!("`{}`: {} takes effect at the next restart", self.m.name(), waiting.join(", ")),
                 )
                 .of(self.m, waiting.first().map_or("spec", String::as_str))
-                .hint("restart the machine, or set `restartPolicy: Allow`"),
+                .hint(match is_home {
+                    true => "restart the machine, or set `restartPolicy: Allow`",
+                    false => "it is elsewhere for a while: restart it once it is home",
+                }),
             );
         }
         Some(false)
@@ -123,8 +127,8 @@ impl Draft<'_> {
     pub(super) fn definition(&self, here: Here<'_>, edits: Vec<domain_xml::Edit>) -> StepDraft {
         let expect = here.domain.persistent_xml.as_deref().map(domain_xml::digest).unwrap_or_default();
         self.step(
-            MachineAction::UpdateDomain { host: here.host.into(), uuid: here.domain.uuid, edits, expect },
-            format!("update the definition of {} on {}", self.m.name(), here.host),
+            MachineAction::UpdateDomain { host: here.keeper.into(), uuid: here.domain.uuid, edits, expect },
+            format!("update the definition of {} on {}", self.m.name(), here.keeper),
             if here.domain.persistent {
                 "the persistent definition differs from the manifest"
             } else {

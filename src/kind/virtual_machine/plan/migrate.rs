@@ -3,13 +3,14 @@
 use super::super::precheck::{self, Move, Prechecked};
 use super::super::survey::Copy;
 use super::super::{PowerState, RestartPolicy};
+use super::errand::{Errand, temporary_blocks};
 use super::{Chain, Draft, Here, MIGRATION, place};
 use crate::action::{MachineAction, Migration, MigrationWay};
 use crate::domain_xml;
 use crate::finding::Code;
 use crate::kind::Resources;
 use crate::kind::migration_policy::{CopyStorage, MigrationPolicySpec, Mode};
-use crate::kind::virtual_machine::volumes;
+use crate::kind::virtual_machine::{domain_name, volumes};
 use crate::model::Rate;
 use crate::observed::RunState;
 use crate::plan::{Block, Check, Disruption, Drafts, Effect, Estimate, Fact, Load, Operation, closed};
@@ -39,7 +40,7 @@ impl<'a> Draft<'a> {
         self.note(Operation::Migrate, out);
         let effect = if way == MigrationWay::Live { Effect::Live } else { Effect::Restart };
         let effect = if here.domain.is_active() { effect } else { Effect::None };
-        out.change(&self.id, None, place(here.host, target, effect));
+        self.moves_from(here.host, target, effect, out);
         let was_active = here.domain.is_active();
         if way == MigrationWay::Offline && was_active {
             let mut step = self.shut_down(here, "it moves while it is off");
@@ -72,24 +73,22 @@ impl<'a> Draft<'a> {
                 way_out: "wait for the window, or change `windows` in the migration policy".into(),
             });
         }
+        if self.errand.as_ref().is_some_and(|e| !e.is_permanent()) {
+            let home = matches!(self.errand, Some(Errand::Home { .. }));
+            let found = temporary_blocks(here, way, !migration.copy.is_empty());
+            blocks.extend(found.into_iter().filter(|_| !home));
+        }
         let copied: u64 = migration.copy.iter().map(|v| v.capacity).sum();
         let copied_to: Vec<String> = migration.copy.iter().map(|v| v.to_pool.clone()).collect();
         let mut step = self.step(
             MachineAction::MigrateVirtualMachine(Box::new(migration)),
-            format!(
-                "{} {} from {} to {target}",
-                if way == MigrationWay::Live { "live-migrate" } else { "move" },
-                self.m.name(),
-                here.host
-            ),
-            match self.ctx.survey.reason(self.m.name()) {
-                Some(why) => why.to_owned(),
-                None => {
-                    format!(
-                        "the manifest says `{target}`; it {} on {}",
-                        if was_active { "runs" } else { "is" },
-                        here.host
-                    )
+            self.route(here.host, target, way),
+            match (&self.errand, self.ctx.survey.reason(self.m.name())) {
+                (Some(errand), _) => errand.why(),
+                (None, Some(why)) => why.to_owned(),
+                (None, None) => {
+                    let verb = if was_active { "runs" } else { "is" };
+                    format!("the manifest says `{target}`; it {verb} on {}", here.host)
                 }
             },
         );
@@ -113,9 +112,27 @@ impl<'a> Draft<'a> {
         }
         // A disk that the manifest wants elsewhere is copied to where it is now.
         step.needs.extend(copied_to.into_iter().map(|pool| Fact::PoolActive { host: target.into(), pool }));
-        step.offers.push(Fact::MachineOff { host: here.host.into(), machine: self.m.name().into() });
+        if self.errand.as_ref().is_none_or(Errand::is_permanent) {
+            step.offers.push(Fact::MachineOff { host: here.host.into(), machine: self.m.name().into() });
+        }
         chain.push(step, out);
         self.power_after(here, target, way, chain, out);
+    }
+
+    /// One line: what moves whither.
+    pub(super) fn route(&self, from: &str, to: &str, way: MigrationWay) -> String {
+        let verb = if way == MigrationWay::Live { "live-migrate" } else { "move" };
+        let words = self.errand.as_ref().map_or("", Errand::words);
+        format!("{verb} {} from {from} to {to}{words}", self.m.name())
+    }
+
+    /// Notes that it moves, at the resource for whose sake it does.
+    pub(super) fn moves_from(&self, from: &str, to: &str, effect: Effect, out: &mut Drafts) {
+        let mut change = place(from, to, effect);
+        if self.errand.is_some() {
+            change.path = format!("machines[{}]", self.m.name());
+        }
+        out.change(&self.id, None, change);
     }
 
     /// What it should be doing once it is there.
@@ -129,13 +146,12 @@ impl<'a> Draft<'a> {
             (PowerState::Running, RunState::Paused) if matches!(here.domain.reason.as_str(), "user" | "") => {
                 MachineAction::ResumeDomain { host: target.into(), uuid }
             }
-            (PowerState::Paused, RunState::Running) => MachineAction::PauseDomain { host: target.into(), uuid },
+            // One that is to be paused arrives so.
             _ => return,
         };
         let verb = match action {
             MachineAction::StartDomain { .. } => "start",
-            MachineAction::ResumeDomain { .. } => "resume",
-            _ => "pause",
+            _ => "resume",
         };
         let step = self.step(
             action,
@@ -174,12 +190,19 @@ impl<'a> Draft<'a> {
     }
 
     /// The policy in force: the machine's, that of Settings, or the default.
-    fn policy(&self) -> MigrationPolicySpec {
-        crate::kind::virtual_machine::policy(self.m, self.ctx.resources)
+    pub(super) fn policy(&self) -> MigrationPolicySpec {
+        let named = match &self.errand {
+            Some(Errand::There(wish)) => wish.policy.as_ref(),
+            _ => None,
+        };
+        match named.and_then(|n| self.ctx.resources.migration_policies.get(n)) {
+            Some(policy) => policy.spec.clone(),
+            None => crate::kind::virtual_machine::policy(self.m, self.ctx.resources),
+        }
     }
 
     /// The migration, and what was looked at beforehand.
-    fn migration(
+    pub(super) fn migration(
         &self,
         here: Here<'_>,
         target: &str,
@@ -218,13 +241,29 @@ impl<'a> Draft<'a> {
             copy,
             autostart: self.m.spec.autostart.unwrap_or(here.domain.autostart),
             incremental: policy.copy_storage == CopyStorage::Incremental,
+            permanent: self.errand.as_ref().is_none_or(Errand::is_permanent),
+            mark: self.errand.as_ref().and_then(Errand::mark),
+            // It takes its manifest's name along, which a machine that runs gets in no other way.
+            rename: (way == MigrationWay::Live && self.renames_on_the_way(here))
+                .then(|| domain_name(self.m).to_owned()),
+            // Nobody wants it to run for a moment before it is paused.
+            arrive_paused: way == MigrationWay::Live
+                && here.domain.state == RunState::Running
+                && self.m.spec.power_state == PowerState::Paused,
             ..Migration::new(here.domain.uuid, &here.domain.name, [here.host, target], way, uri)
         };
         policy.apply(link(self.ctx.resources, here.host, target), &mut migration);
         (migration, checks)
     }
 
-    fn estimate(
+    /// Whether it gets another name by moving. One that is only away keeps the name that its home knows it by.
+    fn renames_on_the_way(&self, here: Here<'_>) -> bool {
+        here.domain.is_active()
+            && here.domain.name != domain_name(self.m)
+            && self.errand.as_ref().is_none_or(Errand::is_permanent)
+    }
+
+    pub(super) fn estimate(
         &self,
         here: Here<'_>,
         target: &str,

@@ -3,12 +3,14 @@
 
 mod change;
 mod create;
+mod errand;
 mod migrate;
 mod orders;
 mod power;
 mod storage;
 mod sweep;
 
+pub(in crate::kind) use errand::{Errand, go, under_way};
 pub use orders::order;
 pub use sweep::sweep;
 
@@ -32,6 +34,8 @@ pub(super) struct Draft<'a> {
     pub m: &'a Manifest<VirtualMachineSpec>,
     pub id: ResourceId,
     pub ctx: &'a Context<'a>,
+    /// For whose sake it moves, where that is not its manifest's.
+    pub errand: Option<Errand>,
     /// The baseline that `m` has in the place of `cpu.mode: Baseline`, in words; or why it is not known.
     pub baseline: Option<&'a Result<String, String>>,
 }
@@ -42,13 +46,15 @@ pub(super) struct Here<'a> {
     pub host: &'a str,
     pub state: &'a HostState,
     pub domain: &'a DomainState,
+    /// The host that has its definition: another one only while it is elsewhere for a while.
+    pub keeper: &'a str,
 }
 
 /// Drafts what brings a machine to what its manifest says.
 pub fn draft(m: &Manifest<VirtualMachineSpec>, ctx: &Context<'_>, out: &mut Drafts) {
     let resolved = baseline::resolve(m, ctx.resources, ctx.observed);
     let m = resolved.as_ref().map_or(m, |r| &r.manifest);
-    let d = Draft { m, id: m.id(), ctx, baseline: resolved.as_ref().map(|r| &r.found) };
+    let d = Draft { m, id: m.id(), ctx, baseline: resolved.as_ref().map(|r| &r.found), errand: None };
     if let Some(Err(why)) = d.baseline {
         out.finding(
             Finding::new(
@@ -103,6 +109,10 @@ pub fn draft(m: &Manifest<VirtualMachineSpec>, ctx: &Context<'_>, out: &mut Draf
             Err(block) => d.nowhere(None, block, out),
         },
         Located::At { copy, stale } => {
+            if let Some(away) = ctx.survey.moves().away(m.name()) {
+                d.away(copy, away, out);
+                return;
+            }
             let Some(here) = d.here(copy) else { return };
             d.health(here, out);
             let cleared = d.leftovers(here, stale, out);
@@ -118,6 +128,7 @@ impl<'a> Draft<'a> {
             host: &copy.host,
             state: self.ctx.observed.host(&copy.host)?,
             domain: copy.domain(self.ctx.observed)?,
+            keeper: &copy.host,
         })
     }
 
@@ -160,7 +171,11 @@ impl<'a> Draft<'a> {
     /// A draft for this machine.
     fn step(&self, action: MachineAction, summary: impl Into<String>, why: impl Into<String>) -> StepDraft {
         let mut step = StepDraft::new(Action::Machine(action), self.id.clone(), summary, why);
-        step.rank = super::priority(self.m);
+        // Those of one migration take their turns.
+        step.rank = self.errand.as_ref().map_or_else(
+            || super::priority(self.m),
+            |errand| i32::try_from(errand.rank()).map_or(i32::MIN, std::ops::Neg::neg),
+        );
         step
     }
 
@@ -299,6 +314,9 @@ impl<'a> Draft<'a> {
             );
             return;
         };
+        if self.errand_under_way(from, to, true, out) {
+            return;
+        }
         let goal = to.map(|c| c.host.as_str());
         out.finding(
             Finding::new(
@@ -421,7 +439,11 @@ impl<'a> Draft<'a> {
         };
         if self.only_reports() {
             self.adopt(here, Vec::new(), &mut chain, out);
-            self.report_drift(here, target, out);
+            let wish = self.wish(here, target);
+            self.report_drift(here, if wish.is_some() { here.host } else { target }, out);
+            if let Some(wish) = wish {
+                self.on(&wish.migration, Errand::There(wish.clone())).migrate(here, &wish.to, false, &mut chain, out);
+            }
             return;
         }
         // A volume that were made here first would have to be moved, or copied, by a migration that does not know of it
@@ -439,10 +461,18 @@ impl<'a> Draft<'a> {
             self.adopt(here, Vec::new(), &mut chain, out);
             false
         };
-        if target == here.host {
-            self.power(here, restart, &mut chain, out);
-        } else {
-            self.migrate(here, target, restart, &mut chain, out);
+        let wish = self.wish(here, target);
+        let mover = wish.map(|w| self.on(&w.migration, Errand::There(w.clone())));
+        match (target == here.host, wish, mover) {
+            // At home, and on its way to somewhere else for a while, unless it is restarted first.
+            (true, wish, mover) => {
+                self.power(here, restart, &mut chain, out);
+                if let (Some(wish), Some(mover), false) = (wish, mover, restart) {
+                    mover.migrate(here, &wish.to, false, &mut chain, out);
+                }
+            }
+            (false, Some(_), Some(mover)) => mover.migrate(here, target, restart, &mut chain, out),
+            (false, ..) => self.migrate(here, target, restart, &mut chain, out),
         }
         let drifted = out.report(&self.id, None).sync == Sync::OutOfSync && self.ctx.options.is_drift(&self.id);
         if drifted {

@@ -3,11 +3,15 @@
 use crate::action::{Migration, Order};
 use crate::kind::Resources;
 use crate::kind::virtual_machine::PowerState;
+use crate::kind::virtual_machine_migration::MIGRATION_KIND;
 use crate::model::ResourceId;
 use crate::plan::Step;
 
 /// The orders for a step of a machine's that runs while a newer commit comes. `None`: it goes on as it is.
 pub fn order(step: &Step, migration: &Migration, all: &Resources) -> Option<Order> {
+    if step.resource.kind == MIGRATION_KIND {
+        return of_migration(&step.resource.name, migration, all);
+    }
     let machine = all.virtual_machines.get(name_of(&step.resource)?)?;
     if machine.spec.host.as_ref() == Some(&migration.from) && machine.spec.power_state != PowerState::Stopped {
         let why = format!("the manifest says `{}` again", migration.from);
@@ -15,6 +19,26 @@ pub fn order(step: &Step, migration: &Migration, all: &Resources) -> Option<Orde
     }
     let default = all.settings.values().next().and_then(|s| s.spec.migration_policy.as_ref());
     limits(machine.spec.migration_policy.as_ref().or(default), migration, all)
+}
+
+/// A move for the sake of a VirtualMachineMigration: it ends where that is gone, suspended or says something else now.
+fn of_migration(name: &str, migration: &Migration, all: &Resources) -> Option<Order> {
+    // On its way home: whatever a newer commit says, that is where it is looked at next.
+    let mark = migration.mark.as_ref()?;
+    let abort = |why: String| Some(Order::Abort { why });
+    let Some(m) = all.virtual_machine_migrations.get(name) else {
+        return abort(format!("`{name}` is not in Git any more"));
+    };
+    if m.spec.suspend {
+        return abort(format!("`{name}` is suspended"));
+    }
+    if m.spec.revision(all) != mark.revision {
+        return abort(format!("`{name}` says something else now"));
+    }
+    let machine = all.virtual_machines.values().find(|v| super::super::domain_name(v) == migration.name);
+    let own = machine.and_then(|v| v.spec.migration_policy.as_ref());
+    let default = all.settings.values().next().and_then(|s| s.spec.migration_policy.as_ref());
+    limits(m.spec.migration_policy.as_ref().or(own).or(default), migration, all)
 }
 
 /// A migration with the limits that a policy has now, where they are others.

@@ -89,6 +89,27 @@ fn placed(say: &mut Say<'_>, all: &Resources, placement: &Placement) {
             );
         }
     }
+    for (i, key) in placement.affinity.iter().enumerate() {
+        let path = format!("spec.placement.affinity[{i}]");
+        if placement.anti_affinity.contains(key) {
+            say.at(
+                Code::Contradiction,
+                &path,
+                format!("`{}` keeps machines both together and apart", key.escape_debug()),
+                "keep one of them",
+            );
+        } else if !say.manifest.metadata.labels.contains_key(key) {
+            say.add(
+                Finding::new(
+                    Code::Contradiction,
+                    format!("the machine has no label `{}`, so nothing keeps it with others", key.escape_debug()),
+                )
+                .severity(Severity::Warning)
+                .of(say.manifest, &path)
+                .hint("add the label, or take the key out"),
+            );
+        }
+    }
     // A Host with an error may be the one that matches.
     if all.incomplete || all.unusable.iter().any(|id| id.kind == HostSpec::KIND) {
         return;

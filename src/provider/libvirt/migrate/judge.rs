@@ -98,7 +98,7 @@ impl Sides {
     }
 
     /// Why a migration that would start now must not, if so.
-    pub(super) fn objection(&self, live: bool) -> Option<String> {
+    pub(super) fn objection(&self, live: bool, permanent: bool) -> Option<String> {
         let source = self.source.as_ref()?;
         let name = &source.name;
         if self.name_taken {
@@ -112,6 +112,13 @@ impl Sides {
                 .as_ref()
                 .map_or("nobody that Drover knows".into(), |o| format!("`{}` of fleet `{}`", o.name, o.fleet));
             return Some(format!("a machine of this UUID is defined at the destination, and belongs to {owner}"));
+        }
+        let has_home = source.persistent || self.destination.as_ref().is_some_and(|d| d.persistent);
+        if !permanent && !live {
+            return Some(format!("`{name}` is off: only a machine that runs is elsewhere for a while"));
+        }
+        if !permanent && !has_home {
+            return Some(format!("`{name}` has no definition on either host: it would vanish when it stops"));
         }
         if let Some(job) = &source.job {
             return Some(format!("another job ({:?}) runs on `{name}`", job.operation));
@@ -187,21 +194,26 @@ mod tests {
     #[test]
     fn what_must_not_start() {
         let running = || Some(domain(Running, "booted"));
-        assert_eq!(sides(running(), None).objection(true), None);
-        assert!(sides(running(), None).objection(false).unwrap().contains("move while off"));
-        assert!(sides(Some(domain(Off, "shutdown")), None).objection(true).unwrap().contains("live migration"));
-        assert_eq!(sides(Some(domain(Off, "shutdown")), None).objection(false), None);
+        assert_eq!(sides(running(), None).objection(true, true), None);
+        assert!(sides(running(), None).objection(false, true).unwrap().contains("move while off"));
+        assert!(sides(Some(domain(Off, "shutdown")), None).objection(true, true).unwrap().contains("live migration"));
+        assert_eq!(sides(Some(domain(Off, "shutdown")), None).objection(false, true), None);
         let saved = DomainState { managed_save: true, ..domain(Off, "saved") };
-        assert!(sides(Some(saved), None).objection(false).unwrap().contains("managed save"));
+        assert!(sides(Some(saved), None).objection(false, true).unwrap().contains("managed save"));
         let foreign = DomainState {
             owner: Some(OwnerMark { fleet: "other".into(), name: "x".into(), delete: false, volumes: vec![] }),
             ..domain(Off, "unknown")
         };
-        assert!(sides(running(), Some(foreign)).objection(true).unwrap().contains("fleet `other`"));
+        assert!(sides(running(), Some(foreign)).objection(true, true).unwrap().contains("fleet `other`"));
         let taken = Sides { name_taken: true, ..sides(running(), None) };
-        assert!(taken.objection(true).unwrap().contains("called `web-1`"));
+        assert!(taken.objection(true, true).unwrap().contains("called `web-1`"));
+        let transient = DomainState { persistent: false, ..domain(Running, "migrated") };
+        assert!(sides(Some(transient.clone()), None).objection(true, false).unwrap().contains("would vanish"));
+        let home = Some(domain(Off, "migrated"));
+        assert_eq!(sides(Some(transient), home).objection(true, false), None, "it goes home");
+        assert!(sides(Some(domain(Off, "shutdown")), None).objection(false, false).unwrap().contains("is off"));
         let backup = JobState { operation: JobOperation::Other, progress: Progress::default() };
         let busy = DomainState { job: Some(backup), ..domain(Running, "booted") };
-        assert!(sides(Some(busy), None).objection(true).unwrap().contains("another job"));
+        assert!(sides(Some(busy), None).objection(true, true).unwrap().contains("another job"));
     }
 }

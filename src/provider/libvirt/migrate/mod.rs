@@ -25,7 +25,7 @@ use super::error::{During, Fault};
 use super::{ffi, volume};
 use crate::action::{AtTimeout, Control, Migration, MigrationWay, Tuning};
 use crate::kind::host::{Transport, parse_uri};
-use crate::observed::{DomainState, Progress};
+use crate::observed::{DomainState, MoveMark, Progress};
 use crate::provider::{ActError, Look, StepCtx};
 use follow::Followed;
 use judge::{Place, Sides};
@@ -51,7 +51,7 @@ fn live(m: &Migration) -> bool {
 
 /// Reads the machine on both hosts at once.
 async fn sides(from: &Host, to: &Host, m: &Migration) -> Result<Sides, Fault> {
-    let (uuid, name) = (m.uuid, m.name.clone());
+    let (uuid, name) = (m.uuid, m.name_there().to_owned());
     let read = move |c: &virt::connect::Connect| Ok(domain::find_with_state(c, uuid)?.map(|(_, state)| state));
     let read_there = move |c: &virt::connect::Connect| {
         if let Some((_, state)) = domain::find_with_state(c, uuid)? {
@@ -112,7 +112,7 @@ pub(super) async fn look(hosts: &Hosts, m: &Migration) -> Result<Look, Fault> {
 
 /// Why a migration that would start now must not, if so.
 async fn objection(from: &Host, to: &Host, m: &Migration, sides: &Sides) -> Result<Option<String>, Fault> {
-    match sides.objection(live(m)) {
+    match sides.objection(live(m), m.permanent) {
         None if !live(m) => check::unstartable(from, to, m).await,
         found => Ok(found),
     }
@@ -121,6 +121,13 @@ async fn objection(from: &Host, to: &Host, m: &Migration, sides: &Sides) -> Resu
 /// Whether nothing is left to do after a move.
 async fn is_clean(from: &Host, m: &Migration, sides: &Sides) -> Result<bool, Fault> {
     let Some(there) = &sides.destination else { return Ok(false) };
+    let is_marked = |s: &DomainState| m.mark.as_ref().is_none_or(|mark| s.moves.contains(&done(mark)));
+    if !is_marked(there) {
+        return Ok(false);
+    }
+    if !m.permanent {
+        return Ok(sides.source.as_ref().is_none_or(|s| !s.persistent || is_marked(s)));
+    }
     if sides.source.is_some() || (there.persistent && there.autostart != m.autostart) {
         return Ok(false);
     }
@@ -207,6 +214,12 @@ async fn start(
         let mut error = ActError::from(fault);
         error.message = format!("`{}` is not moved: {}", m.name, error.message);
         return Err(error);
+    }
+    if let Some(mark) = &m.mark {
+        // Whose move it is has to be known while it goes on, also to a Drover that knows nothing else.
+        let marks = mark.put_into(source.map(|s| s.moves.as_slice()).unwrap_or_default());
+        let uuid = m.uuid;
+        from.call("mark the move", move |c| domain::set_moves(c, uuid, &marks)).await?;
     }
     let paused = source.is_some_and(|s| s.state == crate::observed::RunState::Paused);
     loop {
@@ -301,7 +314,16 @@ fn call(
     let what = || format!("move `{}` to host `{}`", m.name, m.to);
     let domain = c.lookup_domain_by_uuid_string(&m.uuid.to_string()).during(what())?;
     let mut parameters = ffi::MigrationParameters::new();
-    let mut flags = sys::VIR_MIGRATE_PERSIST_DEST | sys::VIR_MIGRATE_UNDEFINE_SOURCE;
+    let mut flags = 0;
+    if m.permanent {
+        flags |= sys::VIR_MIGRATE_PERSIST_DEST | sys::VIR_MIGRATE_UNDEFINE_SOURCE;
+    }
+    if m.arrive_paused && live(m) {
+        flags |= sys::VIR_MIGRATE_PAUSED;
+    }
+    if let Some(name) = &m.rename {
+        parameters.text(sys::VIR_MIGRATE_PARAM_DEST_NAME, name).during(what())?;
+    }
     if destination.is_none() {
         flags |= sys::VIR_MIGRATE_PEER2PEER;
     }
@@ -322,7 +344,7 @@ fn call(
             flags |= sys::VIR_MIGRATE_AUTO_CONVERGE;
         }
         // A paused guest has nothing to fetch pages for: libvirt refuses post-copy for it.
-        let post_copy = m.may_post_copy() && !paused;
+        let post_copy = m.may_post_copy() && !paused && !m.arrive_paused;
         if post_copy {
             flags |= sys::VIR_MIGRATE_POSTCOPY;
         }
@@ -553,7 +575,10 @@ async fn clean(from: &Host, to: &Host, m: &Migration, before: Option<&DomainStat
             format!("`{}` has moved to `{}`, but cleaning up after it failed: {}", m.name, m.to, error.message);
         error
     };
-    let stays = storage::remove_stale_definition(from, m.uuid).await.map_err(partly)?;
+    let stays = match m.permanent {
+        true => storage::remove_stale_definition(from, m.uuid).await.map_err(partly)?,
+        false => None,
+    };
     if let Some(why) = stays {
         return Err(ActError::permanent(format!(
             "`{}` has moved to `{}`, but its definition on `{}` stays: {why}",
@@ -561,18 +586,34 @@ async fn clean(from: &Host, to: &Host, m: &Migration, before: Option<&DomainStat
         ))
         .hint(format!("undefine it on `{}` by hand (`virsh undefine {}`) once you are sure", m.from, m.name)));
     }
-    let (uuid, autostart) = (m.uuid, m.autostart);
+    let (uuid, autostart, permanent) = (m.uuid, m.autostart, m.permanent);
+    let mark = m.mark.as_ref().map(done);
+    if let Some(mark) = mark.clone().filter(|_| !m.permanent) {
+        // The definition at home has to know, too, or the move would be made again once the machine is back.
+        from.call("mark the move as done", move |c| match domain::find_with_state(c, uuid)? {
+            Some((_, home)) if home.persistent && !home.is_in_migration() => {
+                domain::set_moves(c, uuid, &mark.put_into(&home.moves))
+            }
+            _ => Ok(()),
+        })
+        .await
+        .map_err(partly)?;
+    }
     let owner = before.and_then(|b| b.owner.clone());
     // Paused by Drover so that the migration ends: it goes on where it is now.
-    let resumes = m.tuning.at_timeout == AtTimeout::Suspend
+    let resumes = !m.arrive_paused
+        && m.tuning.at_timeout == AtTimeout::Suspend
         && before.is_some_and(|b| b.state == crate::observed::RunState::Running);
     to.call("set mark and autostart", move |c| {
         let (found, there) = domain::get(c, uuid)?;
         if resumes && there.state == crate::observed::RunState::Paused && !there.is_in_migration() {
             found.resume().map(drop).during("let it go on")?;
         }
-        if there.persistent && there.autostart != autostart {
+        if permanent && there.persistent && there.autostart != autostart {
             domain::set_autostart(c, uuid, autostart)?;
+        }
+        if let Some(mark) = mark {
+            domain::set_moves(c, uuid, &mark.put_into(&there.moves))?;
         }
         match owner {
             Some(owner) if there.owner.as_ref() != Some(&owner) => domain::set_owner(c, uuid, Some(&owner)),
@@ -605,12 +646,75 @@ pub(super) async fn verify(hosts: &Hosts, m: &Migration) -> Result<(), ActError>
     }
     let now = sides(from, to, m).await?;
     let there = now.destination.as_ref();
+    if !m.permanent {
+        return match there.is_some_and(DomainState::is_active) {
+            true => Ok(()),
+            false => Err(ActError::permanent(format!(
+                "`{}` does not run where it went: {}",
+                m.name,
+                now.words(&m.from, &m.to)
+            ))),
+        };
+    }
     if now.source.is_some() || !there.is_some_and(|d| d.persistent) {
         let words = now.words(&m.from, &m.to);
         return Err(ActError::permanent(format!("`{}` has not moved for good: {words}", m.name))
             .hint("it must be persistent at the destination and gone at the source"));
     }
     Ok(())
+}
+
+/// A mark once its move is made.
+fn done(mark: &MoveMark) -> MoveMark {
+    MoveMark { done: true, ..mark.clone() }
+}
+
+/// Whether there is a migration to abort, and whether that can still be done.
+pub(super) async fn look_abort(hosts: &Hosts, m: &Migration) -> Result<Look, Fault> {
+    let (from, to) = (hosts.get(&m.from)?, hosts.get(&m.to)?);
+    let now = sides(from, to, m).await?;
+    Ok(match now.place() {
+        Place::Moving { post_copy: false } => Look::Ready,
+        Place::Clearing => Look::Running,
+        Place::Moving { post_copy: true } | Place::Broken => Look::Refused {
+            reason: format!(
+                "the memory of `{}` is on both hosts already, so it can only go forward: {}",
+                m.name,
+                now.words(&m.from, &m.to)
+            ),
+        },
+        // It stayed, or it has arrived: there is nothing to abort any more.
+        Place::Here | Place::There | Place::Twice | Place::Nowhere => Look::AlreadyDone,
+    })
+}
+
+/// Aborts a migration, waits until both hosts agree that it is over, and removes what it made at the destination.
+pub(super) async fn act_abort(hosts: &Hosts, m: &Migration, ctx: &StepCtx) -> Result<(), ActError> {
+    let (from, to) = (hosts.get(&m.from)?, hosts.get(&m.to)?);
+    let begun = Instant::now();
+    let mut asked: Option<Instant> = None;
+    loop {
+        let now = sides(from, to, m).await?;
+        match now.place() {
+            Place::Moving { post_copy: false } if begun.elapsed() < ctx.deadline => {
+                if asked.is_none_or(|at| at.elapsed() >= Duration::from_secs(5)) {
+                    asked = Some(Instant::now());
+                    follow::abort(from, m.uuid).await;
+                }
+            }
+            Place::Clearing if begun.elapsed() < ctx.deadline => {}
+            Place::Here => {
+                give_up(to, m).await;
+                return Ok(());
+            }
+            Place::There => {
+                tracing::info!(uuid = %m.uuid, to = %m.to, "it had arrived before it could be aborted");
+                return Ok(());
+            }
+            place => return Err(stop(m, place, &now, None)),
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
 }
 
 /// Whether a migration of somebody else's still leaves a host.

@@ -275,7 +275,7 @@ pub(super) async fn remove_stale_definition(from: &Host, uuid: Uuid) -> Result<O
         let Some((_, state)) = domain::find_with_state(c, uuid)? else { return Ok(None) };
         let why = match () {
             () if state.is_active() => format!("it is {}", domain::word(&state)),
-            () if state.owner.is_none() => "it has no owner's mark".to_owned(),
+            () if state.owner.is_none() && state.moves.is_empty() => "it has no mark of Drover's".to_owned(),
             () if state.managed_save => "it has a saved memory image".to_owned(),
             () if state.snapshots > 0 => format!("it has {} snapshots", state.snapshots),
             () => return domain::undefine(c, uuid, false).map(|()| None),

@@ -10,12 +10,15 @@ use std::time::Instant;
 fn a_machine_that_moves_can_be_read_and_suspended_and_is_not_changed_nor_moved_twice() {
     let Some(lab) = Lab::shared() else { return };
     let vm = lab.guest("busy");
-    let uuid = born(&lab, &vm, "a", &["boot=none", "mem=8192"]);
+    let uuid = born(&lab, &vm, "a", &["boot=none", "mem=12288"]);
     let m = Migration { bandwidth_mib: Some(1), ..migration(&lab, &vm, uuid) };
     in_client(&lab, async || {
         let (writer, step) = (writer(), step(SOON));
         let (other, mut aborts) = (super::writer(), None);
         let result = while_under_way(act(&writer, &m, &step), &step, async || {
+            for verb in ["suspend", "resume", "reset"] {
+                lab.virsh_ok("a", &[verb, vm.name()]);
+            }
             // Read at once, on both sides.
             let begun = Instant::now();
             let (here, there) = tokio::join!(domain(&other, "a", uuid), domain(&other, "b", uuid));
@@ -37,9 +40,6 @@ fn a_machine_that_moves_can_be_read_and_suspended_and_is_not_changed_nor_moved_t
             // The destination's half cannot end it: libvirt lets the call wait until there is no job any more.
             let abort = ["-c", &lab.uri("b"), "domjobabort", vm.name()];
             aborts = Some(lab.client_command("virsh", &abort).spawn().unwrap());
-            for verb in ["suspend", "resume", "reset"] {
-                lab.virsh_ok("a", &[verb, vm.name()]);
-            }
             hurry(&lab, &vm, "a");
         });
         result.await.unwrap();
