@@ -265,7 +265,11 @@ fn judge(
     {
         return Located::Foreign { copy: (*copy).clone() };
     }
-    settled(&with, unknown)
+    match settled(&with, unknown) {
+        // It runs, or is defined last, under a mark that is not ours: whoever did that has the say.
+        Located::At { copy, .. } if !copy.domain(observed).is_some_and(is_ours) => Located::Foreign { copy },
+        found => found,
+    }
 }
 
 /// Where a machine is of which these are all copies, whoever owns it.
@@ -318,10 +322,6 @@ fn settled(with: &[(&Copy, &DomainState)], unknown: &BTreeMap<String, String>) -
             }
         }
     };
-    // It runs, or is defined last, under a mark that is not ours: whoever did that has the say.
-    if !is_ours(here.1) {
-        return Located::Foreign { copy: here.0.clone() };
-    }
     let stale = with.iter().filter(|(c, _)| *c != here.0).map(|(c, _)| (*c).clone()).collect();
     Located::At { copy: here.0.clone(), stale }
 }

@@ -355,8 +355,8 @@ impl<'a> Draft<'a> {
         })
     }
 
-    /// Definitions that a move left behind, with this machine's mark and nothing in them that would be lost: removed once the machine is known to be elsewhere. Gives the steps that the
-    /// rest waits for: a machine must not arrive on a host that is about to take its old definition away.
+    /// Definitions that a move left behind, with this machine's mark and nothing in them that would be lost: removed once
+    /// the machine is known to be elsewhere. Gives the steps that the rest waits for: a machine must not arrive on a host that is about to take its old definition away.
     fn leftovers(&self, here: Here<'_>, stale: &'a [Copy], out: &mut Drafts) -> Vec<DraftId> {
         let mut cleared = Vec::new();
         for copy in stale {
