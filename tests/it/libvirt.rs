@@ -1,6 +1,7 @@
 //! The libvirt provider against real libvirt: its in-process test driver, and the lab's QEMU hosts.
 
 mod asks;
+mod cases;
 mod control;
 mod driver;
 mod events;

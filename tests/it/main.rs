@@ -15,6 +15,7 @@ mod git;
 mod lab;
 mod libvirt;
 mod load;
+mod migration_cases;
 mod program;
 mod render;
 mod rules;

@@ -265,7 +265,11 @@ fn judge(
     {
         return Located::Foreign { copy: (*copy).clone() };
     }
-    settled(&with, unknown)
+    match settled(&with, unknown) {
+        // It runs, or is defined last, under a mark that is not ours: whoever did that has the say.
+        Located::At { copy, .. } if !copy.domain(observed).is_some_and(is_ours) => Located::Foreign { copy },
+        found => found,
+    }
 }
 
 /// Where a machine is of which these are all copies, whoever owns it.

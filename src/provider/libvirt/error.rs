@@ -186,6 +186,31 @@ const HINTS: &[(Option<sys::virErrorNumber>, &str, &str)] = &[
         "requires an fqdn",
         "the destination calls itself localhost: set `spec.migration.address` of the destination Host",
     ),
+    (
+        None,
+        "unable to connect to server at",
+        "the source host has no way to that address and port: check `spec.migration.uri`, `spec.migration.address` and `spec.migration.ports` of the destination Host, and the firewalls",
+    ),
+    (
+        None,
+        "unable to find an unused port",
+        "every port for migrations is taken on the destination: move fewer machines at once (`maxIncoming`), or widen the range (`migration_port_max` in its qemu.conf)",
+    ),
+    (
+        None,
+        "only with vir_migrate_tls",
+        "the host takes encrypted migrations only (`migrate_tls_force` in its qemu.conf): set `transport: Tls` in the migration policy",
+    ),
+    (
+        None,
+        "unexpectedly closed the monitor",
+        "the destination's QEMU ended: its log says why (/var/log/libvirt/qemu on that host)",
+    ),
+    (
+        None,
+        "empty or read-only disk",
+        "only a disk that the machine writes to is copied: leave it out of `copyDisks`, and bring its image to the destination beforehand",
+    ),
     (None, "no space left", "make room in the pool"),
     (None, "host key", "add the host's key to the known hosts of the user that Drover runs as"),
     (
@@ -197,6 +222,21 @@ const HINTS: &[(Option<sys::virErrorNumber>, &str, &str)] = &[
         None,
         "not allowed at this time",
         "the host's SSH server shuts this address out for a while: see PerSourcePenalties in sshd_config(5)",
+    ),
+    (
+        None,
+        "tls handshake failed",
+        "that port speaks no TLS (libvirt's own: 16514 with, 16509 without), or the certificates of the two sides do not fit",
+    ),
+    (
+        None,
+        "certificate",
+        "check the certificates on both hosts: QEMU's are in /etc/pki/qemu (or where `migrate_tls_x509_cert_dir` in qemu.conf says), libvirt's in /etc/pki/CA and /etc/pki/libvirt",
+    ),
+    (
+        None,
+        "server-cert.pem",
+        "the host has no certificate for encrypted migrations: see `migrate_tls_x509_cert_dir` in its qemu.conf, or use `transport: Direct`",
     ),
     (None, "permission denied (", "the host does not accept Drover's SSH key"),
     (Some(sys::VIR_ERR_AUTH_FAILED), "", "check the credentials that Drover connects with"),

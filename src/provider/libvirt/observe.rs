@@ -93,7 +93,7 @@ fn version(number: u32) -> String {
 }
 
 /// What the capabilities say of the host and of the guests of its own architecture.
-fn capabilities(state: &mut HostState, text: &str) -> Result<(), Fault> {
+pub(super) fn capabilities(state: &mut HostState, text: &str) -> Result<(), Fault> {
     let root = xml::parse(text, "read its capabilities")?;
     state.uuid = xml::text_at(&root, "host/uuid").unwrap_or_default();
     state.arch = xml::text_at(&root, "host/cpu/arch").unwrap_or_default();
@@ -150,12 +150,20 @@ fn host_cpu(cpu: &Element) -> Option<HostCpu> {
 fn read_pool(pool: &StoragePool, name: &str) -> Result<PoolState, Fault> {
     let what = || format!("read pool `{name}`");
     let info = pool.info().during(what())?;
-    let active = pool.is_active().during(what())?;
+    let mut active = pool.is_active().during(what())?;
     let text = pool.xml_desc(0).during(what())?;
     let root = xml::parse(&text, &what())?;
     let mut volumes = BTreeMap::new();
     if active {
-        for volume in pool.list_all_volumes(0).during(format!("list the volumes of pool `{name}`"))? {
+        let listed = match pool.list_all_volumes(0).during(format!("list the volumes of pool `{name}`")) {
+            // Stopped since it was asked: no reason not to know the whole host.
+            Err(_) if !pool.is_active().during(what())? => {
+                active = false;
+                Vec::new()
+            }
+            listed => listed?,
+        };
+        for volume in listed {
             let volume_name = volume.name().during(format!("read a volume's name in pool `{name}`"))?;
             let result = volume.xml_desc(0).during(format!("read volume `{volume_name}` of pool `{name}`"));
             match result {

@@ -43,7 +43,7 @@ pub(super) fn writer() -> Writer {
     Writer::new(uris(), Options::default())
 }
 
-fn mark(name: &str) -> OwnerMark {
+pub(super) fn mark(name: &str) -> OwnerMark {
     OwnerMark { fleet: "lab".into(), name: name.into(), delete: false, volumes: vec![] }
 }
 
@@ -67,7 +67,7 @@ pub(super) fn migration(lab: &Lab, guest: &Guest, uuid: Uuid) -> Migration {
     }
 }
 
-fn moving(m: &Migration) -> MachineAction {
+pub(super) fn moving(m: &Migration) -> MachineAction {
     MachineAction::MigrateVirtualMachine(Box::new(m.clone()))
 }
 
@@ -163,7 +163,7 @@ pub(super) async fn local_pool(writer: &Writer, host: &str) -> String {
     pool(writer, host, "local", "/srv/local").await
 }
 
-async fn pool(writer: &Writer, host: &str, pool: &str, path: &str) -> String {
+pub(super) async fn pool(writer: &Writer, host: &str, pool: &str, path: &str) -> String {
     let pool = pool.to_owned();
     let xml = format!("<pool type='dir'><name>{pool}</name><target><path>{path}</path></target></pool>");
     let define = MachineAction::DefineStoragePool { host: host.into(), pool: pool.clone(), xml, autostart: false };
@@ -179,7 +179,7 @@ async fn pool(writer: &Writer, host: &str, pool: &str, path: &str) -> String {
     pool
 }
 
-fn copied(guest: &Guest, mib: u64) -> MigratedVolume {
+pub(super) fn copied(guest: &Guest, mib: u64) -> MigratedVolume {
     MigratedVolume {
         backing: None,
         target: "vda".into(),
@@ -450,7 +450,7 @@ fn a_link_that_is_cut_leaves_the_machine_where_it_was() {
 }
 
 /// Waits until a migration can be started again.
-async fn ready(writer: &Writer, m: &Migration) {
+pub(super) async fn ready(writer: &Writer, m: &Migration) {
     let begun = Instant::now();
     loop {
         match look(writer, &moving(m)).await {

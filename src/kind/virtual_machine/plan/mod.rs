@@ -19,7 +19,7 @@ use super::import::{ADOPT, ADOPT_ON_CHANGE};
 use super::survey::{Copy, Located, Target};
 use super::{PowerState, VirtualMachineSpec};
 use crate::action::{Action, MachineAction};
-use crate::finding::{Code, Finding};
+use crate::finding::{Code, Finding, Severity};
 use crate::kind::settings::Drift;
 use crate::model::{Manifest, ResourceId};
 use crate::observed::{DomainState, HostState, OwnedVolume, OwnerMark, RunState};
@@ -66,6 +66,16 @@ pub fn draft(m: &Manifest<VirtualMachineSpec>, ctx: &Context<'_>, out: &mut Draf
         );
     }
     let located = ctx.survey.located(m.name());
+    if let Located::Twice { hosts } | Located::DefinedTwice { hosts } = located
+        && let Some(uuid) = d.one_host(hosts)
+    {
+        return d.needs_a_person(
+            Code::NeedsAPerson,
+            format!("`{}` is seen twice, and {} are one host: both have the UUID {uuid}", m.name(), hosts.join(" and ")),
+            "declare the host once, or give each a `host_uuid` of its own in libvirtd.conf. To stop either copy would be to stop the only one",
+            out,
+        );
+    }
     match located {
         Located::Unknown { hosts } => d.unknown(hosts, out),
         Located::Broken { hosts } => d.needs_a_person(
@@ -202,6 +212,14 @@ impl<'a> Draft<'a> {
         );
     }
 
+    /// The UUID of these hosts, where they all have the same: several manifests of one host, or hosts that libvirt takes
+    /// for one.
+    fn one_host(&self, hosts: &[String]) -> Option<&str> {
+        let mut uuids = hosts.iter().map(|h| self.ctx.observed.host(h).map_or("", |h| h.uuid.as_str()));
+        let first = uuids.next().filter(|u| !u.is_empty())?;
+        uuids.all(|u| u == first).then_some(first)
+    }
+
     fn needs_a_person(&self, code: Code, message: String, hint: &str, out: &mut Drafts) {
         let report = out.report(&self.id, None);
         report.sync = Sync::OutOfSync;
@@ -329,12 +347,39 @@ impl<'a> Draft<'a> {
         out.report(&self.id, None).health = health;
     }
 
-    /// Definitions that a move left behind: removed once the machine is known to be elsewhere. Gives the steps that the
-    /// rest waits for: a machine must not arrive on a host that is about to take its old definition away.
+    /// Whether a domain carries this machine's mark.
+    fn is_mine(&self, domain: &DomainState) -> bool {
+        domain.owner.as_ref().is_some_and(|o| {
+            o.fleet == self.ctx.resources.fleet()
+                && (o.name == self.m.name() || self.m.spec.former_names.contains(&o.name))
+        })
+    }
+
+    /// Definitions that a move left behind, with this machine's mark and nothing in them that would be lost: removed once
+    /// the machine is known to be elsewhere. Gives the steps that the rest waits for: a machine must not arrive on a host that is about to take its old definition away.
     fn leftovers(&self, here: Here<'_>, stale: &'a [Copy], out: &mut Drafts) -> Vec<DraftId> {
         let mut cleared = Vec::new();
         for copy in stale {
             let Some(old) = self.here(copy) else { continue };
+            if !self.is_mine(old.domain) {
+                let owner = old.domain.owner.as_ref();
+                let whose = owner
+                    .map_or("nobody's mark".into(), |o| format!("the mark of `{}` of fleet `{}`", o.name, o.fleet));
+                out.finding(
+                    Finding::new(
+                        Code::NotOwned,
+                        format!(
+                            "a second definition of `{}`, off, is on `{}` and carries {whose}",
+                            self.m.name(),
+                            old.host
+                        ),
+                    )
+                    .severity(Severity::Warning)
+                    .of(self.m, "spec.host")
+                    .hint("it is left alone, and could be started by mistake: undefine it if it is not needed (`virsh undefine`)"),
+                );
+                continue;
+            }
             let evidence = here.domain.is_active() || here.domain.persistent && old.domain.moved_away();
             let mut step = self.step(
                 MachineAction::UndefineDomain { host: old.host.into(), uuid: old.domain.uuid, nvram: false },
@@ -347,6 +392,18 @@ impl<'a> Draft<'a> {
                     code: Code::DefinedTwice,
                     reason: format!("the machine on `{}` has no definition of its own yet", here.host),
                     way_out: "it is given one first; this follows".into(),
+                });
+            }
+            let kept = match (old.domain.managed_save, old.domain.snapshots) {
+                (true, _) => Some("a saved memory image".to_owned()),
+                (false, n) if n > 0 => Some(format!("{n} snapshots")),
+                _ => None,
+            };
+            if let Some(kept) = kept {
+                step.blocked_by.push(Block {
+                    code: Code::Leftover,
+                    reason: format!("the definition on `{}` has {kept}, which would go with it", old.host),
+                    way_out: "look at what it is, and remove it by hand".into(),
                 });
             }
             out.finding(

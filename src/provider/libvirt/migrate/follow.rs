@@ -31,6 +31,9 @@ const ABORT_WITHIN: Duration = Duration::from_secs(150);
 /// How often an abort or a switch that failed is tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(5);
 
+/// libvirt's and QEMU's own limit of the pause, in ms.
+pub(super) const LONGEST_PAUSE: u64 = 300;
+
 /// How following ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Followed {
@@ -156,8 +159,8 @@ pub(super) async fn follow(
                     return Followed::Left { why: format!("{}, and aborting it has not come about yet", order.why) };
                 }
                 if order.last.is_none_or(|at| at.elapsed() >= TRY_AGAIN) {
-                    order.last = Some(Instant::now());
-                    abort(from, uuid).await;
+                    // One that has not begun yet is aborted as soon as it has.
+                    order.last = abort(from, uuid).await.then(Instant::now);
                 }
             } else if !switched
                 && wants_switch(orders, elapsed, passes)
@@ -206,8 +209,7 @@ impl Raise {
     /// What a migration's policy says, if it says so.
     fn of(m: &Migration) -> Option<Self> {
         Some(Self {
-            // libvirt's own limit, 300 ms.
-            now: m.max_downtime_millis.unwrap_or(300),
+            now: m.max_downtime_millis.unwrap_or(LONGEST_PAUSE),
             up_to: m.tuning.downtime_up_to_millis?,
             every: Duration::from_millis(m.tuning.downtime_every_millis?.max(1)),
             last: Duration::ZERO,
@@ -335,21 +337,29 @@ async fn suspend(from: &Host, uuid: Uuid) -> bool {
     }
 }
 
-/// Aborts an outgoing migration. libvirt itself refuses it in post-copy, where it would cost the machine's memory.
-pub(super) async fn abort(from: &Host, uuid: Uuid) {
+/// Aborts an outgoing migration; whether there was one to abort. libvirt itself refuses it in post-copy, where it would
+/// cost the machine's memory.
+pub(super) async fn abort(from: &Host, uuid: Uuid) -> bool {
     let done = from
         .call("abort the migration", move |c| {
-            let Some((domain, state)) = domain::find_with_state(c, uuid)? else { return Ok(()) };
+            let Some((domain, state)) = domain::find_with_state(c, uuid)? else { return Ok(false) };
             // Only ever this kind of job, and not once the memory is split.
             if !is_leaving(&state) || matches!(state.reason.as_str(), "postcopy" | "postcopy-failed") {
-                return Ok(());
+                return Ok(false);
             }
-            ffi::abort_job(&domain).during("abort the migration")
+            ffi::abort_job(&domain).during("abort the migration").map(|()| true)
         })
         .await;
     match done {
-        Ok(()) => tracing::info!(host = %from.name, %uuid, "migration aborted"),
-        Err(fault) => tracing::warn!(host = %from.name, %uuid, error = %fault, "cannot abort the migration yet"),
+        Ok(true) => {
+            tracing::info!(host = %from.name, %uuid, "migration aborted");
+            true
+        }
+        Ok(false) => false,
+        Err(fault) => {
+            tracing::warn!(host = %from.name, %uuid, error = %fault, "cannot abort the migration yet");
+            true
+        }
     }
 }
 

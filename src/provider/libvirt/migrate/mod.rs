@@ -12,6 +12,7 @@
 //! the destination that is not known to be a copy is never written to (`storage.rs`). Killed at any moment, the next Drover
 //! finds the job, or the outcome, and goes on from there.
 
+mod check;
 mod follow;
 mod judge;
 mod prove;
@@ -95,14 +96,25 @@ pub(super) async fn look(hosts: &Hosts, m: &Migration) -> Result<Look, Fault> {
         Place::There if is_clean(from, m, &sides).await? => Ok(Look::AlreadyDone),
         // It has moved; what is left is to clean up after it.
         Place::There => Ok(Look::Running),
-        Place::Here => Ok(match sides.objection(live(m), m.permanent) {
+        Place::Here => Ok(match objection(from, to, m, &sides).await? {
             None => Look::Ready,
             Some(reason) => Look::Refused { reason },
         }),
         Place::Clearing => refused("a half of an earlier migration is still at the destination"),
         Place::Broken => refused("a post-copy migration of it broke"),
-        Place::Twice => refused("it runs on both hosts"),
+        Place::Twice => match check::one_host(from, to).await? {
+            Some(reason) => Ok(Look::Refused { reason }),
+            None => refused("it runs on both hosts"),
+        },
         Place::Nowhere => refused("it is not on the source any more"),
+    }
+}
+
+/// Why a migration that would start now must not, if so.
+async fn objection(from: &Host, to: &Host, m: &Migration, sides: &Sides) -> Result<Option<String>, Fault> {
+    match sides.objection(live(m), m.permanent) {
+        None if !live(m) => check::unstartable(from, to, m).await,
+        found => Ok(found),
     }
 }
 
@@ -135,11 +147,19 @@ pub(super) async fn act(hosts: &Hosts, m: &Migration, ctx: &StepCtx) -> Result<(
                 Followed::Ended { aborted } => Ended { fault: None, aborted },
             }
         }
-        Place::Here => match before.objection(live(m), m.permanent) {
+        Place::Here => match objection(from, to, m, &before).await? {
             Some(why) => return Err(ActError::permanent(format!("`{}` is not moved: {why}", m.name))),
             None => start(from, to, m, ctx, before.source.as_ref()).await?,
         },
-        place => return Err(stop(m, place, &before, None)),
+        place => {
+            if place == Place::Twice
+                && let Some(why) = check::one_host(from, to).await?
+            {
+                return Err(ActError::permanent(format!("`{}` is not moved: {why}", m.name))
+                    .hint("declare the host once, or give each a `host_uuid` of its own in libvirtd.conf"));
+            }
+            return Err(stop(m, place, &before, None));
+        }
     };
     judge(from, to, m, before.source.as_ref(), ended).await?;
     if live(m) {
@@ -270,6 +290,7 @@ async fn drive(
     managed: bool,
 ) -> Result<Ended, ActError> {
     let over = CancellationToken::new();
+    let keeps_holes = live(m) && !m.copy.is_empty() && !m.incremental && check::keeps_holes(from, to).await;
     let call = async {
         let m = m.clone();
         let deadline = Duration::from_millis(m.timeout_millis).saturating_add(GRACE).max(ctx.deadline);
@@ -286,7 +307,7 @@ async fn drive(
         };
         let result = from
             .call_alone("migrate it", deadline, move |c| {
-                call(c, &m, paused, destination.as_ref().and_then(|session| session.connect()))
+                call(c, &m, paused, keeps_holes, destination.as_ref().and_then(|session| session.connect()))
             })
             .await;
         over.cancel();
@@ -313,6 +334,7 @@ fn call(
     c: &virt::connect::Connect,
     m: &Migration,
     paused: bool,
+    keeps_holes: bool,
     destination: Option<&virt::connect::Connect>,
 ) -> Result<(), Fault> {
     let what = || format!("move `{}` to host `{}`", m.name, m.to);
@@ -357,12 +379,16 @@ fn call(
             flags |= if m.incremental { sys::VIR_MIGRATE_NON_SHARED_INC } else { sys::VIR_MIGRATE_NON_SHARED_DISK };
             for v in &m.copy {
                 parameters.text(sys::VIR_MIGRATE_PARAM_MIGRATE_DISKS, &v.target).during(what())?;
+                if keeps_holes {
+                    // Without it QEMU fills the whole of a raw image with zeroes first.
+                    parameters.text(sys::VIR_MIGRATE_PARAM_MIGRATE_DISKS_DETECT_ZEROES, &v.target).during(what())?;
+                }
             }
         }
-        if let Some(millis) = m.max_downtime_millis {
-            // Some releases take it only while a migration runs; the follower tries again then.
-            let _ = domain.migrate_set_max_downtime(millis, 0);
-        }
+        // Some releases take it only while a migration runs; the follower tries again then. libvirt's own is set, too: what
+        // an aborted migration was given stays with the machine.
+        let longest = m.max_downtime_millis.unwrap_or(follow::LONGEST_PAUSE);
+        let _ = domain.migrate_set_max_downtime(longest, 0);
     } else {
         flags |= sys::VIR_MIGRATE_OFFLINE;
         // The last look: libvirt would take a running machine, too, and leave a second copy that can be started.
@@ -459,6 +485,9 @@ async fn judge(
                 Place::Moving { .. } | Place::Clearing if settling => {}
                 Place::Here => {
                     give_up(to, m).await;
+                    if live(m) && m.max_downtime_millis.is_some() {
+                        follow::set_downtime(from, m.uuid, follow::LONGEST_PAUSE).await;
+                    }
                     return Err(failed(m, &now.words(&m.from, &m.to), ended));
                 }
                 place => return Err(stop(m, place, &now, ended.fault.as_ref())),

@@ -9,6 +9,7 @@ use crate::action::MigratedVolume;
 use crate::provider::libvirt::connect::Host;
 use crate::provider::libvirt::error::{During, Fault};
 use crate::provider::libvirt::{domain, volume};
+use std::collections::BTreeMap;
 use std::time::Duration;
 use uuid::Uuid;
 use virt::connect::Connect;
@@ -70,8 +71,13 @@ fn measure_one(c: &Connect, uuid: Uuid, live: bool, v: &MigratedVolume) -> Resul
 
 /// Makes the volumes at the destination, each with its marker. A half copy of an earlier attempt is made anew.
 pub(super) async fn prepare(to: &Host, live: bool, copy: &[MigratedVolume], sources: &[Source]) -> Result<(), Fault> {
+    // What was made before takes its room only when it is filled.
+    let mut promised: BTreeMap<&str, u64> = BTreeMap::new();
     for (v, source) in copy.iter().zip(sources) {
-        let (v, capacity, allocation) = (v.clone(), source.capacity, source.allocation);
+        let promised = promised.entry(&v.to_pool).or_default();
+        *promised = promised.saturating_add(source.allocation);
+        let needed = *promised;
+        let (v, capacity) = (v.clone(), source.capacity);
         // libvirt flattens what it copies live; a file that is copied as it is keeps the image below it, by path.
         let backing = if live { v.backing.as_ref().map(|b| b.path.clone()) } else { source.backing.clone() };
         if let Some(planned) = &v.backing
@@ -81,7 +87,7 @@ pub(super) async fn prepare(to: &Host, live: bool, copy: &[MigratedVolume], sour
             return Err(Fault::refused(why, "plan again"));
         }
         to.call_within("make room for its disks", DELETE_WITHIN, move |c| {
-            prepare_one(c, &v, capacity, allocation, backing.as_deref(), live)
+            prepare_one(c, &v, capacity, needed, backing.as_deref(), live)
         })
         .await?;
     }
@@ -92,7 +98,7 @@ fn prepare_one(
     c: &Connect,
     v: &MigratedVolume,
     capacity: u64,
-    allocation: u64,
+    needed: u64,
     backing: Option<&str>,
     live: bool,
 ) -> Result<(), Fault> {
@@ -121,9 +127,11 @@ fn prepare_one(
     }
     let what = format!("read pool `{}`", v.to_pool);
     let available = pool.info().during(what)?.available;
-    if available < allocation {
-        let why =
-            format!("pool `{}` has {available} bytes left, and volume `{}` takes {allocation}", v.to_pool, v.volume);
+    if available < needed {
+        let why = format!(
+            "pool `{}` has {available} bytes left, and the machine's volumes take {needed} up to `{}`",
+            v.to_pool, v.volume
+        );
         return Err(Fault::refused(why, "make room in the pool"));
     }
     if volume::find(&pool, &marker(v))?.is_none() {

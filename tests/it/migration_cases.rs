@@ -1,0 +1,64 @@
+//! docs/migration-cases.md: every case stands there once, and every test that it names is there.
+
+use std::path::Path;
+
+/// The last case's number.
+const CASES: u32 = 84;
+
+/// A row of the table, which begins with a number: its cells.
+fn row(line: &str) -> Option<(u32, Vec<&str>)> {
+    let cells: Vec<&str> = line.strip_prefix('|')?.strip_suffix('|')?.split('|').map(str::trim).collect();
+    Some((cells.first()?.parse().ok()?, cells))
+}
+
+/// Names of tests in a cell: all that stands between backticks and has `::` in it.
+fn tests(cell: &str) -> impl Iterator<Item = &str> {
+    cell.split('`').skip(1).step_by(2).filter(|name| name.contains("::"))
+}
+
+/// Whether the binary has a test of this path.
+fn exists(path: &str) -> bool {
+    let Some((module, name)) = path.rsplit_once("::") else { return false };
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it").join(module.replace("::", "/"));
+    let text = std::fs::read_to_string(file.with_extension("rs"))
+        .or_else(|_| std::fs::read_to_string(file.join("mod.rs")))
+        .unwrap_or_default();
+    let mut lines = text.lines();
+    let mut is_test = false;
+    lines.any(|line| {
+        let found = is_test && line.trim_start().trim_start_matches("async ").starts_with(&format!("fn {name}("));
+        let attribute = line.trim_start().starts_with("#[");
+        is_test = attribute && (is_test || line.contains("test")) || is_test && attribute;
+        found
+    })
+}
+
+#[test]
+fn every_case_is_tested_or_said_to_be_impossible_here() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/migration-cases.md");
+    let text = std::fs::read_to_string(file).unwrap();
+    let rows: Vec<_> = text.lines().filter_map(row).collect();
+    let numbers: Vec<u32> = rows.iter().map(|(n, _)| *n).collect();
+    assert_eq!(numbers, (1..=CASES).collect::<Vec<_>>(), "each case once, and in order");
+    let mut wrong = Vec::new();
+    for (number, cells) in &rows {
+        let &[_, case, does, cell] = cells.as_slice() else { panic!("case {number} has {} cells", cells.len()) };
+        if case.is_empty() || does.is_empty() {
+            wrong.push(format!("case {number} says nothing"));
+        }
+        let why = cell.split_once("not here: ").map(|(_, why)| why);
+        if tests(cell).next().is_none() && why.is_none_or(|w| w.len() < 10) {
+            wrong.push(format!("case {number} has neither a test nor a reason"));
+        }
+        wrong.extend(tests(cell).filter(|t| !exists(t)).map(|t| format!("case {number}: there is no test {t}")));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn what_is_not_there_is_noticed() {
+    assert!(exists("migration_cases::what_is_not_there_is_noticed"));
+    assert!(!exists("migration_cases::row"), "not every function is a test");
+    assert!(!exists("migration_cases::what_was_never_there"));
+    assert!(!exists("nowhere::what_is_not_there_is_noticed"));
+}
