@@ -133,6 +133,9 @@ impl Sqlite {
         if !journal.path.exists() {
             create(&journal.path).map_err(|why| journal.error(why))?;
         }
+        if is_cut_short(&journal.path) {
+            return Err(journal.explain("check", Trouble::Damaged("the file is cut short".into())));
+        }
         let connection = journal.connect()?;
         let verdict: String = connection
             .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
@@ -599,6 +602,28 @@ impl Journal for Sqlite {
             Ok(passes)
         })
     }
+}
+
+/// Whether a file has fewer pages than its header says (<https://www.sqlite.org/fileformat.html>, 1.3): SQLite itself takes
+/// what is missing of an empty page for zeros. With a write-ahead log beside it the file may be behind for good reason.
+fn is_cut_short(path: &Path) -> bool {
+    let mut wal = path.as_os_str().to_owned();
+    wal.push("-wal");
+    if fs::metadata(&wal).is_ok_and(|m| m.len() > 0) {
+        return false;
+    }
+    let mut header = [0_u8; 32];
+    let Ok(mut file) = File::open(path) else { return false };
+    let Some(length) = file.metadata().ok().filter(fs::Metadata::is_file).map(|m| m.len()) else { return false };
+    if io::Read::read_exact(&mut file, &mut header).is_err() {
+        return false;
+    }
+    let page = match u16::from_be_bytes([header[16], header[17]]) {
+        1 => 65_536,
+        size => u64::from(size),
+    };
+    let pages = u32::from_be_bytes([header[28], header[29], header[30], header[31]]);
+    length < u64::from(pages) * page
 }
 
 /// Whether moves are recorded here at all; not in an older file that is only read.
