@@ -28,7 +28,7 @@ fn exists(path: &str) -> bool {
     lines.any(|line| {
         let found = is_test && line.trim_start().trim_start_matches("async ").starts_with(&format!("fn {name}("));
         let attribute = line.trim_start().starts_with("#[");
-        is_test = attribute && (is_test || line.contains("test")) || is_test && attribute;
+        is_test = attribute && (is_test || line.contains("test"));
         found
     })
 }
