@@ -65,6 +65,46 @@ pub(super) fn state(domain: &Domain) -> Result<(c_uint, c_int), Error> {
     if result < 0 { Err(Error::last_error()) } else { Ok((state.max(0).unsigned_abs(), reason)) }
 }
 
+/// Memory of a host that its kernel gives back at once, in bytes: buffers and page cache (`virNodeGetMemoryStats`).
+pub(super) fn reclaimable_memory(connect: &Connect) -> Result<u64, Error> {
+    let mut count: c_int = 0;
+    // SAFETY: the connection is alive; asked for nothing, libvirt only says how many figures there are.
+    let asked = unsafe {
+        sys::virNodeGetMemoryStats(
+            connect.as_ptr(),
+            sys::VIR_NODE_MEMORY_STATS_ALL_CELLS,
+            std::ptr::null_mut(),
+            &mut count,
+            0,
+        )
+    };
+    if asked < 0 {
+        return Err(Error::last_error());
+    }
+    let blank = sys::virNodeMemoryStats { field: [0; 80], value: 0 };
+    let mut figures = vec![blank; usize::try_from(count).unwrap_or(0)];
+    // SAFETY: there is room for as many figures as `count` says.
+    let read = unsafe {
+        sys::virNodeGetMemoryStats(
+            connect.as_ptr(),
+            sys::VIR_NODE_MEMORY_STATS_ALL_CELLS,
+            figures.as_mut_ptr(),
+            &mut count,
+            0,
+        )
+    };
+    if read < 0 {
+        return Err(Error::last_error());
+    }
+    let kibibytes = |name: &str| {
+        let is_it = |one: &&sys::virNodeMemoryStats| {
+            one.field.iter().take_while(|c| **c != 0).map(|c| c.cast_unsigned()).eq(name.bytes())
+        };
+        figures.iter().find(is_it).map_or(0, |one| one.value)
+    };
+    Ok((kibibytes("buffers") + kibibytes("cached")).saturating_mul(1024))
+}
+
 /// Disks of a running domain that have given errors, with what (`virDomainGetDiskErrors`).
 pub(super) fn disk_errors(domain: &Domain) -> Result<Vec<(String, &'static str)>, Error> {
     // SAFETY: asked for nothing, libvirt only says how much room is needed.

@@ -44,7 +44,7 @@ fn read(connect: &Connect) -> Result<HostState, Fault> {
         cpus: node.cpus,
         memory: node.memory.saturating_mul(1024),
         // The test driver of some releases has no such call.
-        free_memory: optional(connect.free_memory().during("read its free memory"))?.unwrap_or_default(),
+        free_memory: free_memory(connect)?,
         ..HostState::default()
     };
     capabilities(&mut state, &connect.capabilities().during("read its capabilities")?)?;
@@ -90,6 +90,15 @@ fn optional<T>(result: Result<T, Fault>) -> Result<Option<T>, Fault> {
 /// libvirt's number for a version: 1,000,000 × major + 1,000 × minor + release.
 fn version(number: u32) -> String {
     format!("{}.{}.{}", number / 1_000_000, number / 1_000 % 1_000, number % 1_000)
+}
+
+/// The memory that guests can have: what is free, and what the host's kernel gives back at once (buffers and page cache). A
+/// host that has been up for a while has little that is free.
+fn free_memory(connect: &Connect) -> Result<u64, Fault> {
+    let free = optional(connect.free_memory().during("read its free memory"))?.unwrap_or_default();
+    let reclaimable =
+        optional(ffi::reclaimable_memory(connect).during("read its memory statistics"))?.unwrap_or_default();
+    Ok(free.saturating_add(reclaimable))
 }
 
 /// What the capabilities say of the host and of the guests of its own architecture.

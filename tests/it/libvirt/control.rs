@@ -20,6 +20,11 @@ fn a_move_is_driven_by_the_hosts_or_by_drover() {
     let nobody_listens = "qemu+tcp://10.77.0.2:1/system";
     in_client(&lab, async || {
         let writer = writer();
+        // What the page cache holds is free for guests.
+        let host = observe(&writer, "a").await;
+        let free = lab.virsh_ok("a", &["freecell"]);
+        let free: u64 = free.split_whitespace().find_map(|w| w.parse().ok()).unwrap();
+        assert!(free * 1024 < host.free_memory + (64 << 20) && host.free_memory <= host.memory, "{host:?} {free}");
         let to_b = migration(&lab, &vm, uuid);
         // Told to go from daemon to daemon, and there is no way: it stays, and the reason is said.
         let m = Migration { destination_uri: nowhere.into(), control: Control::PeerToPeer, ..to_b.clone() };
