@@ -124,6 +124,21 @@ pub(super) fn work(
     Ok(exit)
 }
 
+/// Carries out what there is to do for one resource and says nothing of it: loose ends of something that was approved.
+pub(super) fn tidy(desired: &Desired, config: &Config, id: &ResourceId) -> Result<(), CliError> {
+    let (state, _lock) = settings::take_state(config)?;
+    let journal: Arc<dyn Journal> = Arc::new(
+        Sqlite::open(settings::journal_in(config, &state))
+            .map_err(|e| CliError::failed("the journal cannot be used").caused_by(e))?,
+    );
+    let engine = Engine::new(config)?;
+    let plan = engine.plan(desired, &engine.observe(desired), PlanOptions::default()).only(id);
+    if plan.runnable().next().is_some() {
+        engine.carry_out(desired, &plan, journal, Arc::new(|_| {}), |_| {})?;
+    }
+    Ok(())
+}
+
 /// Carries a plan out and shows how it goes.
 fn carry_out(
     engine: &Engine,

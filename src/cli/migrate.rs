@@ -109,6 +109,11 @@ pub fn run(args: &MigrateArgs, global: &Global, out: &mut Output) -> Result<Exit
     }
     let way = Way { auto_approve: args.auto_approve, full: args.full, saved: None, only: Some(&id) };
     let exit = apply::work(&desired, &config, PlanOptions::default(), &way, out)?;
+    if args.out.is_none() && !args.temporary && exit == Exit::Done {
+        // Its manifest was this command, so the notes in the domain are of no more use.
+        desired.resources.virtual_machine_migrations.remove(&id.name);
+        apply::tidy(&desired, &config, &id)?;
+    }
     if args.out.is_none() && args.temporary {
         out.note(&format!(
             "its manifest is nowhere: whoever carries the manifests of {} out next brings `{}` home; -o DIR writes it",

@@ -126,6 +126,7 @@ impl<'a> Case<'a> {
         // Where an explicit move takes it, once; after that it stays there like anywhere else that its placement allows.
         if let Some(wish) = moves.wish(machine.name()).filter(|w| w.permanent)
             && self.takes(&wish.to, machine)
+            && !self.keeps_apart(&wish.to, machine, survey)
         {
             return Err(Some(&wish.to));
         }
@@ -153,6 +154,24 @@ impl<'a> Case<'a> {
         host.spec.maintenance == Maintenance::None
             && !host.spec.fenced
             && placement.hosts.matches(&host.metadata.labels)
+    }
+
+    /// Whether a machine that is on a host must be kept apart from this one.
+    fn keeps_apart(&self, host: &str, machine: &Machine, survey: &Survey) -> bool {
+        let asks = |a: &Machine, b: &Machine| {
+            a.spec.placement.iter().flat_map(|p| &p.anti_affinity).any(|key| {
+                let value = a.metadata.labels.get(key);
+                value.is_some() && b.metadata.labels.get(key) == value
+            })
+        };
+        let is_there = |other: &Machine| match survey.located(other.name()) {
+            Located::At { copy, .. } | Located::Foreign { copy } | Located::Moving { to: Some(copy), .. } => {
+                copy.host == host
+            }
+            _ => false,
+        };
+        let others = self.resources.virtual_machines.values().filter(|o| o.name() != machine.name());
+        others.into_iter().any(|other| (asks(machine, other) || asks(other, machine)) && is_there(other))
     }
 
     fn bins(&mut self, load: &Load, settings: &PlacementSettings) {

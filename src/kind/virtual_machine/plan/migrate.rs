@@ -1,8 +1,8 @@
 //! A machine that should be on another host.
 
 use super::super::precheck::{self, Move, Prechecked};
-use super::super::survey::Copy;
-use super::super::{PowerState, RestartPolicy};
+use super::super::survey::{Copy, Located, Target};
+use super::super::{PowerState, RestartPolicy, VirtualMachineSpec};
 use super::errand::{Errand, temporary_blocks};
 use super::{Chain, Draft, Here, MIGRATION, place};
 use crate::action::{MachineAction, Migration, MigrationWay};
@@ -11,8 +11,8 @@ use crate::finding::Code;
 use crate::kind::Resources;
 use crate::kind::migration_policy::{CopyStorage, MigrationPolicySpec, Mode};
 use crate::kind::virtual_machine::{domain_name, volumes};
-use crate::model::Rate;
-use crate::observed::RunState;
+use crate::model::{Manifest, Rate};
+use crate::observed::{DomainState, RunState};
 use crate::plan::precopy::Prediction;
 use crate::plan::{Block, Check, Disruption, Drafts, Effect, Estimate, Fact, Load, Operation, closed};
 
@@ -58,6 +58,7 @@ impl<'a> Draft<'a> {
             self.rename_off(here, chain, out);
         }
         let mut blocks = self.cordoned(target);
+        blocks.extend(self.too_near(target));
         let (migration, checks, prediction) =
             self.migration(here, target, way, &policy, out.arriving(target).cloned().collect());
         if way == MigrationWay::Live && !was_active {
@@ -258,6 +259,33 @@ impl<'a> Draft<'a> {
         };
         policy.apply(link(self.ctx.resources, here.host, target), &mut migration);
         (migration, checks, prediction)
+    }
+
+    /// A machine at the destination that asks to be kept apart from this one and is not to leave. (For one that leaves, this
+    /// one waits: plan/capacity.rs.) Machines with `placement` are never sent to such a host.
+    fn too_near(&self, target: &str) -> Option<Block> {
+        self.m.spec.host.as_ref()?;
+        let labels = &self.m.metadata.labels;
+        let asks = |other: &&Manifest<VirtualMachineSpec>| {
+            let keys = other.spec.placement.iter().flat_map(|p| &p.anti_affinity);
+            let alike = |key: &String| labels.contains_key(key) && labels.get(key) == other.metadata.labels.get(key);
+            let mut keys = keys.filter(|key| alike(key));
+            other.name() != self.m.name() && keys.next().is_some()
+        };
+        let stays = |other: &&Manifest<VirtualMachineSpec>| {
+            let Located::At { copy, .. } = self.ctx.survey.located(other.name()) else { return false };
+            let leaves = matches!(self.ctx.survey.target(other.name()), Some(Target::Host(host)) if host != target);
+            copy.host == target && !leaves && copy.domain(self.ctx.observed).is_some_and(DomainState::is_active)
+        };
+        let other = self.ctx.resources.virtual_machines.values().filter(asks).find(stays)?;
+        Some(Block {
+            code: Code::CannotMove,
+            reason: format!(
+                "`{}` is on `{target}`, asks to be kept apart from it, and has nowhere else to go",
+                other.name()
+            ),
+            way_out: "make room for one of them on another host, or change `antiAffinity`".into(),
+        })
     }
 
     /// Whether it gets another name by moving. One that is only away keeps the name that its home knows it by.
