@@ -3,6 +3,7 @@
 
 mod apply;
 mod contain;
+mod disk;
 mod edit;
 mod facts;
 mod owner;
@@ -13,6 +14,7 @@ mod unmet;
 pub use apply::{apply, digest};
 pub(crate) use apply::{apply_one, declare_qemu};
 pub use contain::{Equivalence, Gap, GapKind, bytes, contains, machine_equal};
+pub use disk::{Mirror, mirror_of_disk, path_of_disk, with_disk_at};
 pub use edit::{Edit, EditError};
 pub use facts::{LocalDisk, disk_target, immovable_devices, local_disks, machine_type, memory_bytes, networks};
 pub(crate) use owner::owner_index;

@@ -5,14 +5,17 @@
 //! - State: `virt::Domain::state` drops the error, so that a failed call reads as an unknown state.
 //! - Migration parameters: `virt::domain::MigrateParameters` leaks every string it is given.
 //! - Aborting a job, the switch to post-copy, sparse streams: absent.
+//! - Block jobs: absent (`block.rs`).
 //! - Events of domains, pools and the connection itself: absent (`events.rs`).
 //!
 //! Each function borrows a live `virt` object for the whole call, hands libvirt only pointers that outlive it, and frees
 //! what libvirt allocated with libvirt's own function. Nothing else in the crate may use `unsafe`.
 #![allow(unsafe_code)]
 
+mod block;
 mod events;
 
+pub(super) use block::{BlockJob, block_copy, block_job, end_block_job};
 pub(super) use events::{Listening, Told};
 
 use std::collections::BTreeMap;

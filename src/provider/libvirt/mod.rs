@@ -11,6 +11,7 @@
 
 mod act;
 mod connect;
+mod disk;
 mod domain;
 mod error;
 mod ffi;

@@ -8,7 +8,7 @@ use super::{ffi, xml};
 use crate::domain_xml::{self, Element};
 use crate::observed::{
     DomainState, HostState, JobOperation, JobState, OWNER_NAMESPACE, PoolState, Progress, Reading, RunState,
-    VolumeState,
+    VolumeState, pool_marker,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -88,6 +88,13 @@ fn capabilities(state: &mut HostState, text: &str) -> Result<(), Fault> {
     let root = xml::parse(text, "read its capabilities")?;
     state.uuid = xml::text_at(&root, "host/uuid").unwrap_or_default();
     state.arch = xml::text_at(&root, "host/cpu/arch").unwrap_or_default();
+    state.security_models = root
+        .get("host")
+        .into_iter()
+        .flat_map(|h| h.all("secmodel"))
+        .filter_map(|m| xml::text_at(m, "model"))
+        .filter(|m| m != "none")
+        .collect();
     let mut types = BTreeSet::new();
     let mut machines = BTreeSet::new();
     for arch in root.all("guest").filter_map(|g| g.get("arch")) {
@@ -123,9 +130,14 @@ fn read_pool(pool: &StoragePool, name: &str) -> Result<PoolState, Fault> {
     let text = pool.xml_desc(0).during(what())?;
     let root = xml::parse(&text, &what())?;
     let mut volumes = BTreeMap::new();
+    let mut markers = BTreeSet::new();
     if active {
         for volume in pool.list_all_volumes(0).during(format!("list the volumes of pool `{name}`"))? {
             let volume_name = volume.name().during(format!("read a volume's name in pool `{name}`"))?;
+            if let Some(id) = pool_marker(&volume_name) {
+                markers.insert(id);
+                continue;
+            }
             let result = volume.xml_desc(0).during(format!("read volume `{volume_name}` of pool `{name}`"));
             match result {
                 Ok(text) => {
@@ -146,6 +158,7 @@ fn read_pool(pool: &StoragePool, name: &str) -> Result<PoolState, Fault> {
         capacity: info.capacity,
         available: info.available,
         xml: text,
+        markers,
         volumes,
     })
 }

@@ -11,6 +11,7 @@
 
 mod act;
 mod define;
+mod disk;
 mod faults;
 mod look;
 mod migrate;
@@ -523,6 +524,7 @@ fn default_host(name: &str) -> HostState {
         machine_types: vec![pc.clone(), "pc-i440fx-7.2".into(), q35.clone(), "pc-q35-7.2".into()],
         machine_aliases: [("pc".to_owned(), pc), ("q35".to_owned(), q35)].into(),
         networks: [("default".to_owned(), true)].into(),
+        security_models: Vec::new(),
         pools: BTreeMap::new(),
         domains: Vec::new(),
     }
