@@ -154,7 +154,7 @@ pub struct PlanArgs {
     /// Exit with 2 when there are changes.
     #[arg(long)]
     pub detailed_exitcode: bool,
-    /// Show every line of long values.
+    /// Show every line of long values, and every precheck of a move.
     #[arg(long)]
     pub full: bool,
     #[command(flatten)]
@@ -223,7 +223,7 @@ pub struct ApplyArgs {
     /// Do not ask.
     #[arg(long)]
     pub auto_approve: bool,
-    /// Show every line of long values.
+    /// Show every line of long values, and every precheck of a move.
     #[arg(long)]
     pub full: bool,
     #[command(flatten)]

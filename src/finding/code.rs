@@ -1,6 +1,7 @@
 //! The list of finding codes. Each has one cause and one cure; docs/findings.md is checked against this list by a test.
 //!
-//! D01xx reading a file; D02xx one manifest; D03xx manifests together; D04xx the world; D05xx guard rails and policy.
+//! D01xx reading a file; D02xx one manifest; D03xx manifests together; D04xx the world; D05xx guard rails and policy; D06xx
+//! the prechecks of a move (docs/prechecks.md).
 
 use super::Severity;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -81,6 +82,42 @@ codes! {
     D0502 Info Suspended: "A resource is suspended: it is observed, not changed.",
     D0503 Info WindowClosed: "A step waits for its sync window.",
     D0504 Error RestartNotAllowed: "A change needs a restart that the manifest does not allow.",
+    D0601 Error OneHost: "Source and destination of a move are one host.",
+    D0602 Error OtherHypervisor: "The destination has another hypervisor, architecture or domain type.",
+    D0603 Warning OlderVersion: "The destination's libvirt or hypervisor is older than the source's.",
+    D0604 Error ReleasePair: "Moves between these two releases are not supported.",
+    D0605 Error MachineTypeUnknown: "The destination does not know the machine type.",
+    D0606 Error CpuMismatch: "The destination's CPU does not offer what the machine uses.",
+    D0607 Error HostDevice: "A machine has a device of its host that cannot move.",
+    D0608 Error TpmState: "The state of a machine's TPM would not go with it.",
+    D0609 Error FirmwareState: "A machine's firmware is not at the destination, or its UEFI variables would not go with it.",
+    D0610 Error HostPath: "A machine names a file of its host that the destination does not have.",
+    D0611 Error Pinning: "A machine is pinned to CPUs or NUMA nodes that the destination does not have.",
+    D0612 Error HugePagesMissing: "The destination has too few free huge pages.",
+    D0613 Error NoMemory: "The destination has too little free memory.",
+    D0614 Warning TooFewCpus: "The destination has fewer CPUs than the machine.",
+    D0615 Error DiskNotShared: "A disk is neither on storage that both hosts share nor copied.",
+    D0616 Error NotTheSameStorage: "What the manifests call shared storage is not the same on both hosts.",
+    D0617 Error NoStorageRoom: "The destination has too little room for a disk that is copied.",
+    D0618 Error CopyInTheWay: "Where a disk is to be copied, something lies already.",
+    D0619 Warning UnsafeCache: "A disk's cache mode is not safe for a live migration.",
+    D0620 Warning StorageLocking: "File locks on shared storage may stop a migration.",
+    D0621 Error PoolMissing: "The destination does not have a storage pool of the machine.",
+    D0622 Error NetworkMissing: "The destination does not have a network of the machine.",
+    D0623 Error BridgeMissing: "The destination does not have a bridge or device of the machine.",
+    D0624 Error MtuDiffers: "An interface would get another MTU at the destination.",
+    D0625 Error OtherSegment: "A network of the same name is another segment at the destination.",
+    D0626 Error NameTaken: "Another domain at the destination has the machine's name.",
+    D0627 Error UuidTaken: "A domain at the destination has the machine's UUID.",
+    D0628 Error MacTaken: "Another domain at the destination has a MAC address of the machine.",
+    D0629 Error SavedImage: "A saved memory image would stay behind.",
+    D0630 Error SnapshotsStay: "libvirt does not move a machine with snapshots.",
+    D0631 Error CheckpointsStay: "libvirt does not move a machine with checkpoints.",
+    D0632 Error BlockJobRunning: "A block job runs on a disk of the machine.",
+    D0633 Error JobRunning: "Another job runs on the machine.",
+    D0634 Error TlsNotReady: "A host lacks what an encrypted migration needs.",
+    D0635 Error NotReachable: "The destination cannot be reached for a migration.",
+    D0636 Warning NoConvergence: "A machine changes its memory faster than it can be sent.",
 }
 
 impl fmt::Display for Code {

@@ -29,6 +29,7 @@ pub fn step(id: &str) -> Step {
         undo: None,
         estimate: Estimate::default(),
         blocked_by: vec![],
+        checks: Vec::new(),
     }
 }
 

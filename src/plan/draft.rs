@@ -1,7 +1,9 @@
 //! What kinds write while they compare: reports, findings and drafts of steps. Order between kinds comes from facts that
 //! a draft offers and another needs; order within a kind from the ids that [`Drafts::step`] gives.
 
-use super::{Block, Change, Disruption, Estimate, Health, Interruption, Operation, PlanOptions, ResourceReport, Sync};
+use super::{
+    Block, Change, Check, Disruption, Estimate, Health, Interruption, Operation, PlanOptions, ResourceReport, Sync,
+};
 use crate::action::Action;
 use crate::finding::{Finding, Source};
 use crate::kind::Resources;
@@ -98,6 +100,8 @@ pub struct StepDraft {
     pub needs: Vec<Fact>,
     /// Why it is held back.
     pub blocked_by: Vec<Block>,
+    /// For a move: what was looked at beforehand ([`StepDraft::checked`] adds them, and what holds the step back).
+    pub checks: Vec<Check>,
 }
 
 impl StepDraft {
@@ -116,7 +120,14 @@ impl StepDraft {
             offers: Vec::new(),
             needs: Vec::new(),
             blocked_by: Vec::new(),
+            checks: Vec::new(),
         }
+    }
+
+    /// Adds prechecks; those that were not passed and must be hold the step back.
+    pub fn checked(&mut self, checks: Vec<Check>) {
+        self.blocked_by.extend(checks.iter().filter_map(Check::block));
+        self.checks.extend(checks);
     }
 }
 

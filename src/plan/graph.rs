@@ -65,6 +65,7 @@ pub fn order(drafts: &mut Drafts) -> Vec<Step> {
             undo: draft.undo,
             estimate: draft.estimate,
             blocked_by: blocks,
+            checks: draft.checks,
         });
     }
     out

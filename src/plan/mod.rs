@@ -1,11 +1,13 @@
 //! The plan: what would be done, in which order, and why. [`plan`] is a pure function of what is wanted, what is there
 //! and the time; nothing else comes in, and equal inputs give equal bytes.
 
+mod check;
 mod draft;
 mod graph;
 mod guard;
 mod types;
 
+pub use check::{Check, Precheck, Treatment, Verdict};
 pub use draft::{Context, DraftId, Drafts, Fact, StepDraft};
 pub use guard::closed;
 pub use types::*;
@@ -237,7 +239,11 @@ impl Plan {
             }
         }
         self.summary = summary;
-        let steps: Vec<_> = self.steps.iter().map(|s| Step { estimate: Estimate::default(), ..s.clone() }).collect();
+        let steps: Vec<_> = self
+            .steps
+            .iter()
+            .map(|s| Step { estimate: Estimate::default(), checks: Vec::new(), ..s.clone() })
+            .collect();
         let content = serde_json::json!({
             "steps": steps,
             "changes": self.resources.iter().filter(|r| !r.changes.is_empty()).collect::<Vec<_>>(),

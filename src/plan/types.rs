@@ -1,5 +1,6 @@
 //! The plan as data: the JSON of the contract (`schemas/plan.schema.json`).
 
+use super::Check;
 use crate::action::Action;
 use crate::finding::{Finding, Source};
 use crate::model::{ResourceId, Revision};
@@ -224,6 +225,10 @@ pub struct Step {
     pub estimate: Estimate,
     /// Why it is held back; empty where it is not.
     pub blocked_by: Vec<Block>,
+    /// For a move: what was looked at beforehand, with figures. Not part of the plan's hash: figures such as free memory
+    /// differ from one observation to the next.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub checks: Vec<Check>,
 }
 
 /// What a step is expected to take.

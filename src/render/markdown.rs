@@ -9,7 +9,7 @@ use super::escape::{line as terminal, markdown as md, markdown_code as code};
 use super::value::{Shown, Sign};
 use super::view::{self, BlockView, ResourceView, StepView, Symbol, View};
 use crate::finding::{Finding, Severity};
-use crate::plan::{Disruption, Interruption, Operation, Plan, Step};
+use crate::plan::{Disruption, Interruption, Operation, Plan, Step, Verdict};
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
@@ -306,9 +306,13 @@ fn details(view: &View<'_>) -> Vec<Section> {
         pieces: of(severity).map(|f| Piece { name: f.code.to_string(), text: finding(f).full }).collect(),
         cut: Vec::new(),
     };
+    // What a precheck warns of is a warning like any other.
+    let mut warnings = findings("Warnings", Severity::Warning);
+    warnings.pieces.extend(view.steps.iter().flat_map(|s| doubts(s.step)));
+    warnings.title = format!("Warnings ({})", warnings.pieces.len());
     let legend = if symbols.is_empty() { String::new() } else { format!(": {}", symbols.join(", ")) };
     vec![
-        findings("Warnings", Severity::Warning),
+        warnings,
         Section {
             title: format!("Resources that differ ({}){legend}", view.resources.len()),
             before: "```diff\n",
@@ -325,6 +329,22 @@ fn details(view: &View<'_>) -> Vec<Section> {
         },
         findings("Notes", Severity::Info),
     ]
+}
+
+/// Prechecks of a step that warn.
+fn doubts(step: &Step) -> impl Iterator<Item = Piece> + '_ {
+    step.checks.iter().filter(|c| c.verdict == Verdict::Warn).map(|check| {
+        let hint = check.hint.as_ref().map(|h| format!("  - hint: {}\n", prose(&clip(h, 400)))).unwrap_or_default();
+        Piece {
+            name: check.code.to_string(),
+            text: format!(
+                "- **{}** {} ({})\n{hint}",
+                check.code,
+                prose(&clip(&check.message, 400)),
+                code(&clip(&step.resource.to_string(), 200))
+            ),
+        }
+    })
 }
 
 /// The symbol in a `diff` fence, where `!` is what gets a colour of its own for a change.
@@ -379,8 +399,9 @@ fn resource(resource: &ResourceView<'_>) -> String {
 
 fn step(view: &StepView<'_>) -> String {
     let step = view.step;
+    let checks = view::checks(step, false).map(|c| format!("<br>prechecks: {}", c.summary)).unwrap_or_default();
     format!(
-        "| {} | {}{} | {} | {} | {} | {} |\n",
+        "| {} | {}{}{checks} | {} | {} | {} | {} |\n",
         view.number,
         prose(&step.summary),
         if view.held_back { " **held back**" } else { "" },

@@ -6,7 +6,7 @@ use super::escape::line as terminal;
 use super::value::{Shown, Sign};
 use super::view::{self, FieldView, ResourceView, StepView, Symbol, View};
 use crate::finding::{Finding, Severity};
-use crate::plan::{Disruption, Interruption, Plan};
+use crate::plan::{Disruption, Interruption, Plan, Step, Verdict};
 use std::io::{self, Write};
 
 /// How a plan is shown.
@@ -14,7 +14,7 @@ use std::io::{self, Write};
 pub struct Options {
     /// With colour.
     pub colour: bool,
-    /// Every line of multi-line values, where two lines around each difference are shown otherwise.
+    /// Every line of multi-line values, where two lines around each difference are shown otherwise, and every precheck.
     pub full: bool,
 }
 
@@ -167,6 +167,27 @@ impl Writer {
         writeln!(out, "      undo: {}", terminal(step.undo.as_deref().unwrap_or("nothing undoes it")))?;
         if !view.waits_for.is_empty() {
             writeln!(out, "      waits for: {}", view::list(&view.waits_for))?;
+        }
+        self.checks(out, step)
+    }
+
+    /// The prechecks of a move: in one line, and those that were not passed. What holds the step back stands with its
+    /// resource as well, with the way out; here it is only named.
+    fn checks(&self, out: &mut dyn Write, step: &Step) -> io::Result<()> {
+        let Some(checks) = view::checks(step, self.full) else { return Ok(()) };
+        writeln!(out, "      prechecks: {}", checks.summary)?;
+        for check in checks.shown {
+            let label = format!("{}[{}]", view::verdict(check.verdict), check.code);
+            let label = match check.verdict {
+                Verdict::Pass => self.paint.green(&label),
+                Verdict::Warn | Verdict::Unknown => self.paint.yellow(&label),
+                Verdict::Block => self.paint.red(&label),
+                Verdict::Ignored => self.paint.dim(&label),
+            };
+            writeln!(out, "        {label} {}: {}", check.name, terminal(&check.message))?;
+            if let Some(hint) = check.hint.as_ref().filter(|_| check.verdict == Verdict::Warn) {
+                writeln!(out, "          = hint: {}", terminal(hint))?;
+            }
         }
         Ok(())
     }

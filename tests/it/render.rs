@@ -60,6 +60,7 @@ fn step(id: &str, name: &str, action: MachineAction, summary: &str) -> Step {
         undo: Some("put the old manifest back".into()),
         estimate: Estimate::default(),
         blocked_by: Vec::new(),
+        checks: Vec::new(),
     }
 }
 

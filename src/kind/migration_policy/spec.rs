@@ -1,5 +1,6 @@
 //! The fields of a MigrationPolicy, each with libvirt's parameter for it, and its rules.
 
+use super::prechecks::{self, Prechecks};
 use crate::finding::{Code, Finding};
 use crate::kind::settings::{SyncWindow, check_windows};
 use crate::kind::{Resources, Spec};
@@ -67,6 +68,11 @@ pub struct MigrationPolicySpec {
     /// When machines with this policy may move, beside the `syncWindows` of Settings; any time where none is given.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub windows: Vec<SyncWindow>,
+    /// What happens where a precheck is not passed, by its name: `Ignore`, `Warn`, `Block`, or `Require` (what could not be
+    /// read holds the move back as well). docs/prechecks.md lists them with what each does by itself; those that keep data
+    /// from being lost and machines from running twice can only be made stricter.
+    #[serde(skip_serializing_if = "Prechecks::is_empty")]
+    pub prechecks: Prechecks,
 }
 
 impl Default for MigrationPolicySpec {
@@ -91,6 +97,7 @@ impl Default for MigrationPolicySpec {
             control: Control::Auto,
             retries: None,
             windows: Vec::new(),
+            prechecks: Prechecks::default(),
         }
     }
 }
@@ -278,6 +285,7 @@ impl Spec for MigrationPolicySpec {
 
     fn check(manifest: &Manifest<Self>, _all: &Resources, findings: &mut Vec<Finding>) {
         let spec = &manifest.spec;
+        prechecks::check(manifest, findings);
         if spec.timeout.after.0 == 0 {
             findings.push(
                 Finding::new(Code::WrongValue, "a time-out of zero would abort every migration")

@@ -11,6 +11,7 @@ mod identity;
 mod import;
 mod interfaces;
 mod plan;
+mod precheck;
 mod render;
 mod rules;
 mod sheet;

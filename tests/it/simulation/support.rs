@@ -38,6 +38,7 @@ pub fn step(id: &str, action: MachineAction, depends_on: &[&str]) -> Step {
         undo: None,
         estimate: Estimate::default(),
         blocked_by: Vec::new(),
+        checks: Vec::new(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! A machine that is nowhere: volumes, definition, autostart, start.
 
 use super::super::PowerState;
+use super::super::precheck::missing_pools;
 use super::{Chain, Draft};
 use crate::action::MachineAction;
 use crate::finding::{Code, Finding};
@@ -54,7 +55,11 @@ impl<'a> Draft<'a> {
             }
         };
         let mut blocks = self.cordoned(host);
-        blocks.extend(self.unmet(host, state));
+        blocks.extend(missing_pools(self.m, self.ctx.resources, host, state).into_iter().map(|wish| Block {
+            code: Code::Incompatible,
+            reason: format!("`{host}` does not have the pool `{}` of disk `{}`", wish.libvirt_pool, wish.disk),
+            way_out: format!("add `{host}` to the pool's `hosts`"),
+        }));
         let mut define = self.step(
             MachineAction::DefineDomain { host: host.into(), name: name.into(), uuid, xml },
             format!("define {} on {host}", self.m.name()),

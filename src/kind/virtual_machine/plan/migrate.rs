@@ -1,17 +1,18 @@
 //! A machine that should be on another host.
 
+use super::super::precheck::{self, Move, Prechecked};
 use super::super::survey::Copy;
 use super::super::{PowerState, RestartPolicy};
 use super::{Chain, Draft, Here, MIGRATION, place};
-use crate::action::{Backing, MachineAction, MigratedVolume, Migration, MigrationWay};
+use crate::action::{MachineAction, Migration, MigrationWay};
 use crate::domain_xml;
 use crate::finding::Code;
 use crate::kind::Resources;
 use crate::kind::migration_policy::{CopyStorage, MigrationPolicySpec, Mode};
-use crate::kind::virtual_machine::{disk_path, volumes};
+use crate::kind::virtual_machine::volumes;
 use crate::model::Rate;
-use crate::observed::{HostState, RunState};
-use crate::plan::{Block, Disruption, Drafts, Effect, Estimate, Fact, Operation, closed};
+use crate::observed::RunState;
+use crate::plan::{Block, Check, Disruption, Drafts, Effect, Estimate, Fact, Operation, closed};
 
 /// Taken for the link where neither host says its bandwidth and the policy sets no limit.
 const ASSUMED_LINK: Rate = Rate(1_000_000_000);
@@ -52,7 +53,8 @@ impl<'a> Draft<'a> {
             chain.push(step, out);
             self.rename_off(here, chain, out);
         }
-        let (migration, mut blocks) = self.migration(here, target, way, &policy);
+        let mut blocks = self.cordoned(target);
+        let (migration, checks) = self.migration(here, target, way, &policy);
         if way == MigrationWay::Live && !was_active {
             blocks.push(Block {
                 code: Code::CannotMove,
@@ -86,6 +88,7 @@ impl<'a> Draft<'a> {
         step.disruption = if way == MigrationWay::Live { Disruption::Brief } else { Disruption::None };
         step.interruption = MIGRATION;
         step.blocked_by = blocks;
+        step.checked(checks);
         for wish in
             self.ctx.observed.host(target).and_then(|t| volumes(self.m, t, self.ctx.resources).ok()).unwrap_or_default()
         {
@@ -159,36 +162,34 @@ impl<'a> Draft<'a> {
         name.and_then(|n| self.ctx.resources.migration_policies.get(n)).map(|p| p.spec.clone()).unwrap_or_default()
     }
 
-    /// The migration, and why it cannot be.
+    /// The migration, and what was looked at beforehand.
     fn migration(
         &self,
         here: Here<'_>,
         target: &str,
         way: MigrationWay,
         policy: &MigrationPolicySpec,
-    ) -> (Migration, Vec<Block>) {
-        let mut blocks = self.cordoned(target);
+    ) -> (Migration, Vec<Check>) {
         let to = self.ctx.resources.hosts.get(target).map(|h| &h.spec);
         let there = to.map(|t| t.migration.clone()).unwrap_or_default();
-        let mut copy = Vec::new();
-        match self.ctx.observed.host(target) {
-            None => blocks.push(Block {
-                code: Code::HostUnknown,
-                reason: format!(
-                    "`{target}` could not be read: {}",
-                    self.ctx.survey.unknown().get(target).map_or("it is fenced", String::as_str)
-                ),
-                way_out: "bring it back, or choose another host".into(),
-            }),
-            Some(there) => {
-                blocks.extend(self.incompatible(here, target, there, way));
-                blocks.extend(self.unmet(target, there));
-                match self.copies(here, target, there, policy) {
-                    Ok(volumes) => copy = volumes,
-                    Err(block) => blocks.push(block),
-                }
+        let Prechecked { checks, copy } = match self.ctx.observed.host(target) {
+            None => {
+                let why = self.ctx.survey.unknown().get(target).map_or("it is fenced", String::as_str);
+                Prechecked { checks: precheck::unread(policy, target, why), copy: Vec::new() }
             }
-        }
+            Some(destination) => precheck::run(&Move {
+                ctx: self.ctx,
+                machine: Some(self.m),
+                domain: here.domain,
+                from: here.host,
+                source: here.state,
+                to: target,
+                destination,
+                way,
+                starts: way == MigrationWay::Live || self.m.spec.power_state != PowerState::Stopped,
+                policy,
+            }),
+        };
         let uri = to.map(|t| t.migration.uri.clone().unwrap_or_else(|| t.uri.clone())).unwrap_or_default();
         let mut migration = Migration {
             listen_uri: there
@@ -202,224 +203,7 @@ impl<'a> Draft<'a> {
             ..Migration::new(here.domain.uuid, &here.domain.name, [here.host, target], way, uri)
         };
         policy.apply(link(self.ctx.resources, here.host, target), &mut migration);
-        (migration, blocks)
-    }
-
-    /// What the destination does not offer, and what libvirt refuses or gets wrong.
-    fn incompatible(&self, here: Here<'_>, target: &str, there: &HostState, way: MigrationWay) -> Vec<Block> {
-        let mut blocks = Vec::new();
-        let mut block = |reason: String, way_out: &str| {
-            blocks.push(Block { code: Code::Incompatible, reason, way_out: way_out.into() });
-        };
-        if there.driver != here.state.driver {
-            block(
-                format!("`{target}` runs {}, `{}` runs {}", there.driver, here.host, here.state.driver),
-                "choose a host of the same kind",
-            );
-        }
-        if !there.uuid.is_empty() && there.uuid == here.state.uuid {
-            block(
-                format!("`{target}` and `{}` are one host: both have the UUID {}", here.host, there.uuid),
-                "give each host a `host_uuid` of its own in libvirtd.conf, or declare it once",
-            );
-        }
-        if let Some(other) = there.domains.iter().find(|d| d.name == here.domain.name && d.uuid != here.domain.uuid) {
-            block(
-                format!("the name `{}` on `{target}` belongs to the domain {}", other.name, other.uuid),
-                "rename one of them",
-            );
-        }
-        let xml = here.domain.live_xml.as_deref().or(here.domain.persistent_xml.as_deref()).unwrap_or_default();
-        if let Some(machine) = domain_xml::machine_type(xml)
-            && !there.machine_types.is_empty()
-            && !there.machine_types.contains(&machine)
-            && !there.machine_aliases.contains_key(&machine)
-        {
-            block(
-                format!("`{target}` does not know the machine type {machine}"),
-                "update its hypervisor, or give the machine an older type and restart it",
-            );
-        }
-        for network in domain_xml::networks(xml) {
-            match there.networks.get(&network) {
-                Some(true) => {}
-                Some(false) => {
-                    block(format!("network `{network}` on `{target}` is not started"), "start it (`virsh net-start`)")
-                }
-                None => {
-                    block(format!("`{target}` has no network `{network}`"), "define it there, or choose another host")
-                }
-            }
-        }
-        for device in domain_xml::immovable_devices(xml) {
-            if way == MigrationWay::Live {
-                block(
-                    format!("it has a device of the host: {device}"),
-                    "detach it, or move the machine while it is off",
-                );
-            }
-        }
-        if here.domain.managed_save {
-            block(
-                "it has a saved memory image, which a move would leave behind".into(),
-                "start it, or drop the image (`virsh managedsave-remove`)",
-            );
-        }
-        if here.domain.snapshots > 0 {
-            block(
-                format!("it has {} snapshots, which libvirt does not move", here.domain.snapshots),
-                "delete them (`virsh snapshot-delete`)",
-            );
-        }
-        if way == MigrationWay::Live {
-            let needed = domain_xml::memory_bytes(xml);
-            if there.free_memory > 0 && needed > there.free_memory {
-                block(
-                    format!(
-                        "`{target}` has {} of memory free, and it needs {}",
-                        crate::model::Bytes(there.free_memory >> 20 << 20),
-                        crate::model::Bytes(needed)
-                    ),
-                    "free memory there, or choose another host",
-                );
-            }
-        }
-        blocks
-    }
-
-    /// The disks that have to be copied, because the two hosts do not share what they are on.
-    fn copies(
-        &self,
-        here: Here<'_>,
-        target: &str,
-        there: &HostState,
-        policy: &MigrationPolicySpec,
-    ) -> Result<Vec<MigratedVolume>, Block> {
-        let xml = here.domain.persistent_xml.as_deref().or(here.domain.live_xml.as_deref()).unwrap_or_default();
-        let mut copies = Vec::new();
-        for disk in domain_xml::local_disks(xml) {
-            let found =
-                here.state.pools.iter().find_map(|(name, p)| {
-                    p.volumes.iter().find(|(_, v)| v.path == disk.path).map(|(v, s)| (name, v, s))
-                });
-            let manifest = self.ctx.resources.storage_pools.values().find(|p| {
-                let on = |h: &str| p.spec.hosts.iter().any(|x| x == h);
-                let name = p.spec.libvirt_name(p.name());
-                let holds = found.is_some_and(|(pool, _, _)| pool == name)
-                    || p.spec.target.as_ref().is_some_and(|t| disk.path.starts_with(&format!("{t}/")));
-                holds && on(here.host) && on(target)
-            });
-            if manifest.is_some_and(|p| p.spec.shared) {
-                continue;
-            }
-            if disk.read_only && there.pools.values().any(|p| p.volumes.values().any(|v| v.path == disk.path)) {
-                continue;
-            }
-            let block =
-                |reason: String, way_out: &str| Block { code: Code::CannotMove, reason, way_out: way_out.into() };
-            if policy.copy_storage == CopyStorage::None {
-                return Err(block(
-                    format!(
-                        "disk {} ({}) is not on storage that `{}` and `{target}` share",
-                        disk.target, disk.path, here.host
-                    ),
-                    "put it in a StoragePool that both hosts have with `shared: true`, or set `copyStorage: All` in the migration policy",
-                ));
-            }
-            let (Some((pool, volume, state)), Some(manifest)) = (found, manifest) else {
-                return Err(block(
-                    format!(
-                        "disk {} ({}) is in no StoragePool that both `{}` and `{target}` have, so it cannot be copied",
-                        disk.target, disk.path, here.host
-                    ),
-                    "declare the pool on both hosts",
-                ));
-            };
-            if disk.shareable {
-                return Err(block(
-                    format!("disk {} is shareable: a copy would be another disk", disk.target),
-                    "put it on shared storage",
-                ));
-            }
-            let to_pool = manifest.spec.libvirt_name(manifest.name());
-            if let Some(room) = there.pools.get(to_pool).filter(|p| p.active).map(|p| p.available)
-                && room < state.allocation
-            {
-                return Err(block(
-                    format!(
-                        "pool `{to_pool}` on `{target}` has {} bytes free, disk {} takes {}",
-                        room, disk.target, state.allocation
-                    ),
-                    "make room there",
-                ));
-            }
-            if policy.copy_disks.as_ref().is_some_and(|chosen| !self.is_chosen(chosen, here, &disk.target, &disk.path))
-            {
-                return Err(block(
-                    format!(
-                        "disk {} ({}) is not on storage that `{}` and `{target}` share, and not among the `copyDisks` of \
-                         its migration policy",
-                        disk.target, disk.path, here.host
-                    ),
-                    "name it there, or put it on shared storage",
-                ));
-            }
-            let backing = match &state.backing {
-                Some(path) if policy.copy_storage == CopyStorage::Incremental => {
-                    Some(backing(path, here.state, there).map_err(|reason| {
-                        block(
-                            format!("disk {} cannot be copied incrementally: {reason}", disk.target),
-                            "bring the backing image there first (a StoragePool with `shared: true`, or a copy at the same \
-                             path), or set `copyStorage: All`",
-                        )
-                    })?)
-                }
-                _ => None,
-            };
-            copies.push(MigratedVolume {
-                backing,
-                target: disk.target,
-                pool: pool.clone(),
-                volume: volume.clone(),
-                path: disk.path,
-                to_pool: to_pool.into(),
-                capacity: state.capacity,
-                format: state.format.clone(),
-            });
-        }
-        Ok(copies)
-    }
-
-    /// Whether a policy's `copyDisks` names a disk: by its target, or by its name in the manifest.
-    fn is_chosen(&self, chosen: &[String], here: Here<'_>, target: &str, path: &str) -> bool {
-        let is_it = |name: &String| {
-            self.m.spec.disks.iter().flatten().enumerate().filter(|(_, d)| d.name == *name).any(|(i, d)| {
-                disk_path(self.m, i, d, here.state, self.ctx.resources).is_ok_and(|p| p.path() == Some(path))
-            })
-        };
-        chosen.iter().any(|c| c == target || is_it(c))
-    }
-
-    /// Pools that the machine's disks need on a host and that nothing brings there.
-    pub(super) fn unmet(&self, host: &str, state: &HostState) -> Vec<Block> {
-        volumes(self.m, state, self.ctx.resources)
-            .unwrap_or_default()
-            .into_iter()
-            .filter(|wish| {
-                let declared = self
-                    .ctx
-                    .resources
-                    .storage_pools
-                    .get(&wish.pool)
-                    .is_some_and(|p| p.spec.hosts.iter().any(|h| h == host));
-                !declared && !state.pools.get(&wish.libvirt_pool).is_some_and(|p| p.active)
-            })
-            .map(|wish| Block {
-                code: Code::Incompatible,
-                reason: format!("`{host}` does not have the pool `{}` of disk `{}`", wish.libvirt_pool, wish.disk),
-                way_out: format!("add `{host}` to the pool's `hosts`"),
-            })
-            .collect()
+        (migration, checks)
     }
 
     fn estimate(
@@ -454,23 +238,4 @@ pub(super) fn link(all: &Resources, from: &str, to: &str) -> Rate {
         (Some(a), None) | (None, Some(a)) => a,
         (None, None) => ASSUMED_LINK,
     }
-}
-
-/// The image below a disk, where the destination has the same at the same path, as far as can be told.
-fn backing(path: &str, here: &HostState, there: &HostState) -> Result<Backing, String> {
-    let find =
-        |state: &HostState| state.pools.values().flat_map(|p| p.volumes.values()).find(|v| v.path == path).cloned();
-    let Some(below) = find(here) else {
-        return Err(format!("its backing image {path} is in no pool of the source, so nothing is known of it"));
-    };
-    let Some(same) = find(there) else {
-        return Err(format!("its backing image {path} is in no pool of the destination"));
-    };
-    if (same.capacity, &same.format) != (below.capacity, &below.format) {
-        return Err(format!(
-            "its backing image {path} has {} bytes ({}) at the source and {} bytes ({}) at the destination",
-            below.capacity, below.format, same.capacity, same.format
-        ));
-    }
-    Ok(Backing { path: path.to_owned(), format: below.format, capacity: below.capacity })
 }
