@@ -1,13 +1,16 @@
 //! Compares a StoragePool with each of its hosts, and drafts the steps.
 
+use super::sharing::{Sharing, of_markers, own_marker, state, takes_markers};
 use super::{PoolSource, PoolType, StoragePoolSpec};
 use crate::action::{Action, MachineAction};
 use crate::domain_xml::{self, Element};
 use crate::finding::{Code, Finding};
 use crate::model::Manifest;
-use crate::observed::{PoolState, Reading};
+use crate::observed::{HostState, PoolState, Reading};
 use crate::plan::{Change, Context, Drafts, Effect, Fact, Health, Operation, StepDraft, Sync};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use uuid::Uuid;
 
 /// Drafts what brings the pool to each of its hosts.
 pub fn draft(manifest: &Manifest<StoragePoolSpec>, ctx: &Context<'_>, out: &mut Drafts) {
@@ -23,6 +26,113 @@ pub fn draft(manifest: &Manifest<StoragePoolSpec>, ctx: &Context<'_>, out: &mut 
             }
         }
     }
+    verify(manifest, ctx, out);
+}
+
+/// Drafts what tells whether a shared pool is one storage on its hosts, and says so where it is known that it is not.
+fn verify(manifest: &Manifest<StoragePoolSpec>, ctx: &Context<'_>, out: &mut Drafts) {
+    let spec = &manifest.spec;
+    let pool = spec.libvirt_name(manifest.name());
+    // libvirt's test driver keeps no storage that could be told apart.
+    let hosts: Vec<(&String, &HostState)> = spec
+        .hosts
+        .iter()
+        .filter_map(|h| Some((h, ctx.observed.host(h)?)))
+        .filter(|(_, state)| state.driver != "TEST")
+        .collect();
+    if !takes_markers(spec.r#type) || hosts.len() < 2 {
+        return;
+    }
+    let none = BTreeSet::new();
+    let markers = |host: &str| state(manifest, ctx.observed, host).map_or(&none, |p| &p.markers);
+    // The one that the others are compared with: it has the most to say, and is the same from pass to pass.
+    let Some((first, first_state)) =
+        hosts.iter().copied().find(|(h, _)| !markers(h).is_empty()).or(hosts.first().copied())
+    else {
+        return;
+    };
+    let (mut different, mut same, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
+    for (host, host_state) in hosts.iter().filter(|(h, _)| *h != first) {
+        match of_markers(markers(first), markers(host)) {
+            Sharing::Same => same.push(host.as_str()),
+            Sharing::Different => different.push(host.as_str()),
+            Sharing::NotKnown => unknown.push((host.as_str(), *host_state)),
+        }
+    }
+    if !spec.shared {
+        if !same.is_empty() {
+            out.report(&manifest.id(), None).health = Health::Degraded;
+            out.finding(
+                Finding::new(
+                    Code::NotTheSameStorage,
+                    format!(
+                        "storage pool `{pool}` is the same storage on `{first}` and {}, and is not declared so",
+                        named(&same)
+                    ),
+                )
+                .of(manifest, "spec.shared")
+                .hint("write `shared: true`: a move that copies its disks would write each onto itself, and delete the only copy"),
+            );
+        }
+        return;
+    }
+    if !different.is_empty() {
+        out.report(&manifest.id(), None).health = Health::Degraded;
+        out.finding(
+            Finding::new(
+                Code::NotTheSameStorage,
+                format!(
+                    "storage pool `{pool}` is declared as shared, and is another storage on {} than on `{first}`",
+                    named(&different)
+                ),
+            )
+            .of(manifest, "spec.shared")
+            .hint("mount the same storage on all its hosts and refresh the pool there (`virsh pool-refresh`), or take `shared: true` out; no machine moves over it until then"),
+        );
+    }
+    if unknown.is_empty() {
+        return;
+    }
+    let own = |host: &str, state: &HostState| own_marker(ctx.resources.fleet(), manifest, host, state);
+    let needs = |host: &str| Fact::PoolActive { host: host.into(), pool: pool.into() };
+    let offers = |host: &str| Fact::PoolShared { host: host.into(), pool: pool.into() };
+    let mut looked_for: Vec<Uuid> = markers(first).iter().copied().collect();
+    let mut after = Vec::new();
+    if looked_for.is_empty() {
+        let marker = own(first, first_state);
+        looked_for.push(marker);
+        let mut step = StepDraft::new(
+            Action::Machine(MachineAction::MarkStoragePool { host: first.clone(), pool: pool.into(), marker }),
+            manifest.id(),
+            format!("write a marker into storage pool {pool} on {first}"),
+            "it is declared as shared; the marker shows the other hosts whether it is",
+        );
+        step.needs.push(needs(first));
+        step.offers.push(offers(first));
+        after.push(out.step(step));
+    }
+    for (host, host_state) in unknown {
+        let mut step = StepDraft::new(
+            Action::Machine(MachineAction::VerifySharedPool {
+                host: host.into(),
+                pool: pool.into(),
+                with: first.clone(),
+                markers: looked_for.clone(),
+                own: own(host, host_state),
+            }),
+            manifest.id(),
+            format!("check that storage pool {pool} on {host} is the same as on {first}"),
+            "it is declared as shared, and nobody has looked yet",
+        );
+        step.needs.push(needs(host));
+        step.offers.push(offers(host));
+        step.after.clone_from(&after);
+        out.step(step);
+    }
+}
+
+fn named(hosts: &[&str]) -> String {
+    hosts.iter().map(|h| format!("`{h}`")).collect::<Vec<_>>().join(", ")
 }
 
 fn on_host(manifest: &Manifest<StoragePoolSpec>, host: &str, state: Option<&PoolState>, out: &mut Drafts) {

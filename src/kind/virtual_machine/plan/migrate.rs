@@ -23,7 +23,7 @@ const DEFAULT_DOWNTIME: u64 = 300;
 
 impl<'a> Draft<'a> {
     /// Moves it to `target`, after what is in the chain.
-    pub(super) fn migrate(&self, here: Here<'a>, target: &'a str, restart: bool, chain: &mut Chain, out: &mut Drafts) {
+    pub(super) fn migrate(&self, here: Here<'_>, target: &str, restart: bool, chain: &mut Chain, out: &mut Drafts) {
         let policy = self.policy();
         let mut way = match policy.mode {
             Mode::Offline => MigrationWay::Offline,
@@ -54,7 +54,7 @@ impl<'a> Draft<'a> {
             self.rename_off(here, chain, out);
         }
         let mut blocks = self.cordoned(target);
-        let (migration, checks) = self.migration(here, target, way, &policy);
+        let (migration, checks, facts) = self.migration(here, target, way, &policy);
         if way == MigrationWay::Live && !was_active {
             blocks.push(Block {
                 code: Code::CannotMove,
@@ -96,6 +96,7 @@ impl<'a> Draft<'a> {
         }
         // A disk that the manifest wants elsewhere is copied to where it is now.
         step.needs.extend(copied_to.into_iter().map(|pool| Fact::PoolActive { host: target.into(), pool }));
+        step.needs.extend(facts);
         step.offers.push(Fact::MachineOff { host: here.host.into(), machine: self.m.name().into() });
         chain.push(step, out);
         self.power_after(here, target, way, chain, out);
@@ -138,7 +139,7 @@ impl<'a> Draft<'a> {
         {
             let policy = self.policy();
             out.change(&self.id, None, place(here.host, target, Effect::Live));
-            let (migration, _) = self.migration(here, target, MigrationWay::Live, &policy);
+            let (migration, _, _) = self.migration(here, target, MigrationWay::Live, &policy);
             let mut step = self.step(
                 MachineAction::MigrateVirtualMachine(Box::new(migration)),
                 format!("live-migrate {} from {} to {target}", self.m.name(), here.host),
@@ -157,7 +158,7 @@ impl<'a> Draft<'a> {
     }
 
     /// The policy in force: the machine's, that of Settings, or the default.
-    fn policy(&self) -> MigrationPolicySpec {
+    pub(super) fn policy(&self) -> MigrationPolicySpec {
         let name = self.m.spec.migration_policy.as_ref().or(self.ctx.settings.migration_policy.as_ref());
         name.and_then(|n| self.ctx.resources.migration_policies.get(n)).map(|p| p.spec.clone()).unwrap_or_default()
     }
@@ -169,26 +170,31 @@ impl<'a> Draft<'a> {
         target: &str,
         way: MigrationWay,
         policy: &MigrationPolicySpec,
-    ) -> (Migration, Vec<Check>) {
+    ) -> (Migration, Vec<Check>, Vec<Fact>) {
         let to = self.ctx.resources.hosts.get(target).map(|h| &h.spec);
         let there = to.map(|t| t.migration.clone()).unwrap_or_default();
+        let mut facts = Vec::new();
         let Prechecked { checks, copy } = match self.ctx.observed.host(target) {
             None => {
                 let why = self.ctx.survey.unknown().get(target).map_or("it is fenced", String::as_str);
                 Prechecked { checks: precheck::unread(policy, target, why), copy: Vec::new() }
             }
-            Some(destination) => precheck::run(&Move {
-                ctx: self.ctx,
-                machine: Some(self.m),
-                domain: here.domain,
-                from: here.host,
-                source: here.state,
-                to: target,
-                destination,
-                way,
-                starts: way == MigrationWay::Live || self.m.spec.power_state != PowerState::Stopped,
-                policy,
-            }),
+            Some(destination) => {
+                let mv = Move {
+                    ctx: self.ctx,
+                    machine: Some(self.m),
+                    domain: here.domain,
+                    from: here.host,
+                    source: here.state,
+                    to: target,
+                    destination,
+                    way,
+                    starts: way == MigrationWay::Live || self.m.spec.power_state != PowerState::Stopped,
+                    policy,
+                };
+                facts = precheck::shared_needs(&mv);
+                precheck::run(&mv)
+            }
         };
         let uri = to.map(|t| t.migration.uri.clone().unwrap_or_else(|| t.uri.clone())).unwrap_or_default();
         let mut migration = Migration {
@@ -203,7 +209,7 @@ impl<'a> Draft<'a> {
             ..Migration::new(here.domain.uuid, &here.domain.name, [here.host, target], way, uri)
         };
         policy.apply(link(self.ctx.resources, here.host, target), &mut migration);
-        (migration, checks)
+        (migration, checks, facts)
     }
 
     fn estimate(

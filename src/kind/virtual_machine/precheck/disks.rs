@@ -4,8 +4,10 @@ use super::{Move, Sheet, mebibytes};
 use crate::action::{Backing, MigratedVolume};
 use crate::domain_xml::{self, LocalDisk};
 use crate::kind::migration_policy::CopyStorage;
+use crate::kind::storage_pool::StoragePoolSpec;
 use crate::kind::virtual_machine::disk_path;
-use crate::observed::HostState;
+use crate::model::Manifest;
+use crate::observed::{HostState, VolumeState};
 use crate::plan::Precheck;
 
 /// The disks that have to be copied, because the two hosts do not share what they are on; none where one cannot be.
@@ -30,20 +32,33 @@ enum Disk {
     Refused,
 }
 
-fn disk_of(mv: &Move<'_>, disk: &LocalDisk, sheet: &mut Sheet<'_>) -> Disk {
-    let (from, to) = (mv.from, mv.to);
-    let found = mv
-        .source
-        .pools
-        .iter()
-        .find_map(|(name, p)| p.volumes.iter().find(|(_, v)| v.path == disk.path).map(|(v, s)| (name, v, s)));
-    let manifest = mv.ctx.resources.storage_pools.values().find(|p| {
+/// The volume that a disk is, in the source's pools: pool, name and what it is.
+fn found<'a>(mv: &Move<'a>, disk: &LocalDisk) -> Option<(&'a String, &'a String, &'a VolumeState)> {
+    let mut pools = mv.source.pools.iter();
+    pools.find_map(|(name, p)| p.volumes.iter().find(|(_, v)| v.path == disk.path).map(|(v, s)| (name, v, s)))
+}
+
+/// The StoragePool of both hosts that a disk is in.
+pub(super) fn pool_of<'a>(mv: &Move<'a>, disk: &LocalDisk) -> Option<&'a Manifest<StoragePoolSpec>> {
+    let found = found(mv, disk);
+    mv.ctx.resources.storage_pools.values().find(|p| {
         let on = |h: &str| p.spec.hosts.iter().any(|x| x == h);
         let name = p.spec.libvirt_name(p.name());
         let holds = found.is_some_and(|(pool, _, _)| pool == name)
             || p.spec.target.as_ref().is_some_and(|t| disk.path.starts_with(&format!("{t}/")));
-        holds && on(from) && on(to)
-    });
+        holds && on(mv.from) && on(mv.to)
+    })
+}
+
+fn disk_of(mv: &Move<'_>, disk: &LocalDisk, sheet: &mut Sheet<'_>) -> Disk {
+    let (from, to) = (mv.from, mv.to);
+    let found = found(mv, disk);
+    let manifest = pool_of(mv, disk);
+    if let Some(pool) = manifest
+        && !super::shared::check(mv, pool, &disk.target, sheet)
+    {
+        return Disk::Refused;
+    }
     if let Some(pool) = manifest.filter(|p| p.spec.shared) {
         sheet.pass(
             Precheck::Disks,

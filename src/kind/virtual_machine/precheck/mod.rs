@@ -13,8 +13,10 @@ mod hypervisor;
 mod identity;
 mod networks;
 mod room;
+mod shared;
 mod storage;
 
+pub(crate) use shared::needs as shared_needs;
 pub(crate) use storage::missing_pools;
 
 use super::VirtualMachineSpec;
