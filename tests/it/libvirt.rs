@@ -4,6 +4,7 @@ mod control;
 mod driver;
 mod events;
 mod moves;
+mod pools;
 mod reach;
 mod ways;
 

@@ -17,7 +17,19 @@ pub fn draft(manifest: &Manifest<StoragePoolSpec>, ctx: &Context<'_>, out: &mut 
     for host in &manifest.spec.hosts {
         match ctx.observed.hosts.get(host) {
             Some(Reading::Present(state)) => {
-                on_host(manifest, host, state.pools.get(manifest.spec.libvirt_name(manifest.name())), out);
+                let pool = state.pools.get(manifest.spec.libvirt_name(manifest.name()));
+                on_host(manifest, host, pool, out);
+                let is_confined = state.security_models.iter().any(|m| m == "selinux");
+                if manifest.spec.r#type == PoolType::Netfs && is_confined && !pool.is_some_and(|p| p.active) {
+                    out.finding(
+                        Finding::new(
+                            Code::StorageAccess,
+                            format!("SELinux confines machines on `{host}`, and libvirt does not tell whether `virt_use_nfs` is on there"),
+                        )
+                        .of(manifest, "spec.type")
+                        .hint("`setsebool -P virt_use_nfs 1` on the host, or machines may not open their disks (migration guide, 10.6)"),
+                    );
+                }
             }
             _ => {
                 let report = out.report(&manifest.id(), None);
@@ -244,8 +256,22 @@ fn differences(spec: &StoragePoolSpec, state: &PoolState) -> Vec<(&'static str, 
         compare("source.host", attribute("host", "name"), source.host.as_deref());
         compare("source.path", attribute("dir", "path"), source.path.as_deref());
         compare("source.name", root.text_at("source/name").as_deref(), source.name.as_deref());
+        compare("source.protocolVersion", attribute("protocol", "ver"), source.protocol_version.as_deref());
+    }
+    let mounted = mount_options(&root);
+    if !spec.mount_options.is_empty() && mounted != spec.mount_options {
+        found.push(("mountOptions", json!(mounted), json!(spec.mount_options)));
     }
     found
+}
+
+/// The mount options in a pool's definition, whatever prefix their namespace has.
+pub(super) fn mount_options(root: &Element) -> Vec<String> {
+    fn local(e: &Element) -> &str {
+        e.name.rsplit(':').next().unwrap_or_default()
+    }
+    let options = root.elements().filter(|e| local(e) == "mount_opts").flat_map(Element::elements);
+    options.filter(|e| local(e) == "option").filter_map(|e| e.attribute("name").map(str::to_owned)).collect()
 }
 
 /// libvirt's name of a pool type.
@@ -267,11 +293,15 @@ fn type_name(kind: PoolType) -> &'static str {
 /// The pool's definition (libvirt.org/formatstorage.html).
 fn xml(spec: &StoragePoolSpec, name: &str) -> String {
     let mut root = Element::new("pool").with("type", type_name(spec.r#type)).child(Element::new("name").text_of(name));
-    if let Some(PoolSource { host, path, format, devices, name, adapter }) = &spec.source {
+    if let Some(PoolSource { host, path, format, devices, name, adapter, protocol_version }) = &spec.source {
         let mut source = Element::new("source");
-        for (tag, attribute, value) in
-            [("host", "name", host), ("dir", "path", path), ("adapter", "name", adapter), ("format", "type", format)]
-        {
+        for (tag, attribute, value) in [
+            ("host", "name", host),
+            ("dir", "path", path),
+            ("adapter", "name", adapter),
+            ("format", "type", format),
+            ("protocol", "ver", protocol_version),
+        ] {
             if let Some(value) = value {
                 source = source.child(Element::new(tag).with(attribute, value.as_str()));
             }
@@ -286,6 +316,12 @@ fn xml(spec: &StoragePoolSpec, name: &str) -> String {
     }
     if let Some(path) = &spec.target {
         root = root.child(Element::new("target").child(Element::new("path").text_of(path.as_str())));
+    }
+    if !spec.mount_options.is_empty() {
+        // Prefix and namespace as libvirt itself writes them.
+        root.set("xmlns:fs", "http://libvirt.org/schemas/storagepool/fs/1.0");
+        let options = spec.mount_options.iter().map(|o| Element::new("fs:option").with("name", o.as_str()));
+        root = root.child(options.fold(Element::new("fs:mount_opts"), Element::child));
     }
     root.to_xml()
 }
@@ -307,6 +343,7 @@ mod tests {
             }),
             target: Some("/var/lib/libvirt/images".into()),
             shared: true,
+            mount_options: Vec::new(),
             autostart: true,
             pool_name: None,
         };
@@ -315,5 +352,30 @@ mod tests {
         assert_eq!(root.attribute_at("source/dir", "path"), Some("/srv/\"><x"));
         let state = PoolState { xml: written, target: spec.target.clone(), ..Default::default() };
         assert_eq!(differences(&spec, &state), []);
+    }
+
+    /// As libvirt.org/formatstorage.html has it, and as tests/it checks it against libvirt's own schema.
+    #[test]
+    fn an_nfs_pool_is_written_as_libvirt_takes_it() {
+        let spec: StoragePoolSpec = serde_yaml::from_str(
+            "{hosts: [a, b], type: netfs, source: {host: nfs.example.com, path: /srv/images, format: nfs, protocolVersion: '3'},
+              target: /var/lib/libvirt/images, shared: true, mountOptions: [nolock, soft]}",
+        )
+        .unwrap();
+        let written = xml(&spec, "images");
+        assert_eq!(
+            written,
+            "<pool type='netfs' xmlns:fs='http://libvirt.org/schemas/storagepool/fs/1.0'><name>images</name>\
+             <source><host name='nfs.example.com'/><dir path='/srv/images'/><format type='nfs'/><protocol ver='3'/></source>\
+             <target><path>/var/lib/libvirt/images</path></target>\
+             <fs:mount_opts><fs:option name='nolock'/><fs:option name='soft'/></fs:mount_opts></pool>"
+        );
+        let mut state = PoolState { xml: written, target: spec.target.clone(), ..Default::default() };
+        assert_eq!(differences(&spec, &state), []);
+        state.xml = state.xml.replace("soft", "hard");
+        assert_eq!(differences(&spec, &state)[0].0, "mountOptions");
+        let imported = super::super::import("images", &state, "a").unwrap();
+        assert_eq!(imported.mount_options, ["nolock", "hard"]);
+        assert_eq!(imported.source.unwrap().protocol_version.as_deref(), Some("3"));
     }
 }

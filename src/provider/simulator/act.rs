@@ -53,7 +53,7 @@ fn mutate(state: &mut State, action: &MachineAction, host: &str) -> Result<(), S
             Err(format!("pool `{pool}` is not the same storage as on host `{with}`"))
         }
         A::MoveDisk(m) => disk::act(state, m),
-        A::CancelDiskMove { .. } => Ok(()),
+        A::CancelDiskMove { uuid, target, to, .. } => disk::cancel(state, host, *uuid, target, to),
         A::CreateVolume { pool, volume, capacity, format, image, backing, .. } => {
             let of = |s: &State, source: &crate::action::ImageSource| {
                 let found = s.volumes(host, &source.pool).and_then(|v| v.get(&source.volume)).cloned();

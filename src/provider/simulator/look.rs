@@ -51,8 +51,7 @@ fn look_at(state: &State, action: &MachineAction) -> Result<Look, Look> {
             done_if(markers.iter().any(|id| there.contains(id)))
         }
         A::MoveDisk(m) => disk::look(state, m)?,
-        // A copy in the simulation is over at once: there never is a half one.
-        A::CancelDiskMove { .. } => Look::AlreadyDone,
+        A::CancelDiskMove { host, uuid, target, to } => disk::look_cancel(state, host, *uuid, target, to)?,
         A::CreateVolume { host, pool, volume, capacity, format, image, backing } => {
             let volumes = active_pool(state, host, pool)?;
             if let Some(there) = volumes.get(volume) {

@@ -20,7 +20,7 @@ mod state;
 pub use faults::{Call, Effect, Fault};
 
 use super::{ActError, Actor, Look, Observer, StepCtx, WriteFleet};
-use crate::action::{Action, AtTimeout, MachineAction, Migration, Order};
+use crate::action::{Action, AtTimeout, DiskPlace, MachineAction, Migration, Order};
 use crate::observed::{DomainState, HostState, Reading, RunState, VolumeState};
 use async_trait::async_trait;
 use faults::Faults;
@@ -118,6 +118,12 @@ impl World {
         let path = act::volume_path(&state, host, pool, name);
         let volume = VolumeState { path, format: format.into(), capacity, allocation: capacity / 4, backing: None };
         state.volumes_mut(host, pool).map(|v| v.insert(name.to_owned(), volume)).is_some()
+    }
+
+    /// Leaves what a Drover leaves that dies while it copies a running machine's disk to another pool; `false` where that
+    /// cannot be.
+    pub fn leave_half_copy(&self, host: &str, uuid: Uuid, target: &str, to: &DiskPlace) -> bool {
+        disk::leave_half(&mut self.state(), host, uuid, target, to).is_ok()
     }
 
     /// Makes every image that a volume is to be filled from be there: for a world that nobody furnished.

@@ -1,7 +1,7 @@
 //! Whether what a manifest calls shared storage is the same on both hosts, and what it calls separate is not.
 
 use super::{Move, Sheet};
-use crate::kind::storage_pool::{Sharing, StoragePoolSpec, sharing};
+use crate::kind::storage_pool::{Sharing, StoragePoolSpec, sharing, takes_markers};
 use crate::model::Manifest;
 use crate::plan::{Fact, Precheck};
 
@@ -14,6 +14,12 @@ pub(super) fn check(mv: &Move<'_>, pool: &Manifest<StoragePoolSpec>, disk: &str,
             format!(
                 "pool `{name}` of disk {disk} is the same storage on `{}` and `{}`: both see its marker",
                 mv.from, mv.to
+            ),
+        ),
+        (true, Sharing::NotKnown) if !takes_markers(pool.spec.r#type) => sheet.unknown(
+            Precheck::SharedStorage,
+            format!(
+                "pool `{name}` of disk {disk} is declared as shared; for pools of its type that cannot be looked at"
             ),
         ),
         (true, Sharing::NotKnown) => sheet.unknown(
@@ -48,7 +54,9 @@ pub(super) fn check(mv: &Move<'_>, pool: &Manifest<StoragePoolSpec>, disk: &str,
 pub(crate) fn needs(mv: &Move<'_>) -> Vec<Fact> {
     let mut facts = Vec::new();
     for disk in crate::domain_xml::local_disks(mv.lasting_xml()) {
-        let Some(pool) = super::disks::pool_of(mv, &disk).filter(|p| p.spec.shared) else { continue };
+        // A folder of media may be one that nobody can write a marker to, and no data is lost on it.
+        let pool = super::disks::pool_of(mv, &disk).filter(|p| p.spec.shared && !disk.read_only);
+        let Some(pool) = pool else { continue };
         for host in [mv.from, mv.to] {
             let pool = pool.spec.libvirt_name(pool.name()).to_owned();
             facts.push(Fact::PoolShared { host: host.into(), pool });
