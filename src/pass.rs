@@ -4,8 +4,9 @@
 use crate::execute::{Event, ExecuteError, ExecuteLimits, Report, Stop, execute};
 use crate::journal::{Journal, Outcome};
 use crate::kind::host::{HostSpec, parse_uri};
+use crate::kind::virtual_machine::questions;
 use crate::kind::{Desired, Resources};
-use crate::observed::Observed;
+use crate::observed::{Observed, Questions};
 use crate::plan::{BackOff, Plan, PlanInput, PlanOptions, plan};
 use crate::provider::simulator::World;
 use crate::provider::{Actor, Observer, ReadFleet, TellChange, WriteFleet, libvirt};
@@ -144,7 +145,20 @@ impl Engine {
 
     /// Reads every host, with handles that cannot write.
     pub async fn observe(&self, resources: &Resources) -> Observed {
-        self.readers(resources).observe(Timestamp::now(), self.powers.observe_deadline).await
+        self.read(&self.readers(resources), resources).await
+    }
+
+    /// Reads every host of a fleet, and asks what the manifests make it necessary to ask.
+    async fn read(&self, fleet: &ReadFleet, resources: &Resources) -> Observed {
+        let mut observed = fleet.observe(Timestamp::now(), self.powers.observe_deadline).await;
+        let questions = questions(resources, &observed);
+        fleet.ask(questions, &mut observed, self.powers.observe_deadline).await;
+        observed
+    }
+
+    /// Asks hosts that were read for more, with handles that cannot write; the answers go into the observation.
+    pub async fn ask(&self, resources: &Resources, questions: Questions, observed: &mut Observed) {
+        self.readers(resources).ask(questions, observed, self.powers.observe_deadline).await;
     }
 
     /// Plans from an observation. Steps that rest after a failure are held back.
@@ -189,8 +203,7 @@ impl Engine {
         events: Events,
         stop: Stop,
     ) -> Result<PassResult, ExecuteError> {
-        let observed =
-            self.writers(&desired.resources).read().observe(Timestamp::now(), self.powers.observe_deadline).await;
+        let observed = self.read(&self.writers(&desired.resources).read(), &desired.resources).await;
         let plan = self.plan(desired, &observed, options);
         let report = if plan.runnable().next().is_some() {
             self.carry_out(desired, &plan, journal, events, stop).await?

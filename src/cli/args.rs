@@ -84,6 +84,8 @@ pub enum Command {
     Status(StatusArgs),
     /// Write manifests for what is there already.
     Import(ImportArgs),
+    /// Show the CPU that guests can have on all of several hosts, so that they can move between them.
+    CpuBaseline(CpuBaselineArgs),
     /// Show the last passes with their steps.
     History(HistoryArgs),
     /// Print the JSON Schema of a kind.
@@ -273,6 +275,42 @@ pub struct ObserveArgs {
     /// How the observation is written.
     #[arg(short, long, value_enum, default_value_t = ObservedFormat::Table, value_name = "FORMAT")]
     pub output: ObservedFormat,
+}
+
+/// `drover cpu-baseline`
+#[derive(Debug, Args)]
+pub struct CpuBaselineArgs {
+    /// Hosts: `NAME` of a Host manifest in PATH, or `NAME=URI` of one that has none. Separated by commas, or given several
+    /// times.
+    #[arg(long, value_name = "NAME[=URI],...", required = true, value_delimiter = ',')]
+    pub hosts: Vec<String>,
+    #[command(flatten)]
+    pub source: SourceArgs,
+    /// For this machine type; q35 where all hosts have it.
+    #[arg(long, value_name = "TYPE")]
+    pub machine: Option<String>,
+    /// For this domain type, `kvm` or `qemu`; the best that all hosts have where not given.
+    #[arg(long = "type", value_name = "TYPE")]
+    pub virt_type: Option<String>,
+    /// For this guest architecture; the hosts' own where not given.
+    #[arg(long, value_name = "ARCH")]
+    pub arch: Option<String>,
+    /// How the CPU is written.
+    #[arg(short, long, value_enum, default_value_t = CpuFormat::Text, value_name = "FORMAT")]
+    pub output: CpuFormat,
+}
+
+/// A form of CPUs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CpuFormat {
+    /// For people: model, features, and which host restricts it.
+    Text,
+    /// libvirt's `<cpu>` element.
+    Xml,
+    /// `spec.cpu` of a VirtualMachine.
+    Yaml,
+    /// For programs.
+    Json,
 }
 
 /// A form of observations.

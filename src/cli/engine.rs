@@ -8,7 +8,7 @@ use crate::daemon;
 use crate::execute::{ExecuteError, Recovered, Report, Stop, recover};
 use crate::journal::Journal;
 use crate::kind::Desired;
-use crate::observed::{FORMAT_VERSION, Observed};
+use crate::observed::{FORMAT_VERSION, Observed, Questions};
 use crate::pass::{self, Events};
 use crate::plan::{self, Plan, PlanInput, PlanOptions};
 use jiff::Timestamp;
@@ -149,6 +149,11 @@ impl Engine {
     /// Reads every host, with handles that cannot write.
     pub fn observe(&self, desired: &Desired) -> Observed {
         self.block_on(self.inner.observe(&desired.resources))
+    }
+
+    /// Asks hosts that were read for more.
+    pub fn ask(&self, desired: &Desired, questions: Questions, observed: &mut Observed) {
+        self.block_on(self.inner.ask(&desired.resources, questions, observed));
     }
 
     /// Plans from an observation.

@@ -4,12 +4,12 @@ use super::args::{Global, ImportArgs, ImportHostArgs, Importable, SourceArgs};
 use super::engine::Engine;
 use super::exit::{CliError, Exit};
 use super::output::Output;
-use super::{manifests, settings, source};
+use super::{hosts, manifests, settings, source};
 use crate::finding::Finding;
-use crate::kind::host::{HostSpec, parse_uri};
+use crate::kind::host::HostSpec;
 use crate::kind::import::{Document, Import, Wanted, import};
 use crate::kind::{Desired, Resources};
-use crate::model::{Revision, check_name};
+use crate::model::Revision;
 use crate::observed::{Observed, Reading};
 use crate::plan::PlanOptions;
 use std::collections::BTreeMap;
@@ -29,20 +29,7 @@ fn host(args: &ImportHostArgs, global: &Global, out: &mut Output) -> Result<Exit
     settings::log(&config, true)?;
     let Some(declared) = declared(args, &config, out)? else { return Ok(Exit::Invalid) };
     let wanted = Wanted { hosts: hosts(args, &declared)?, machines: args.vms.iter().cloned().collect() };
-    // The hosts alone are asked, as a repository with nothing else would have them.
-    let mut asked = Resources::default();
-    asked.hosts.extend(declared.hosts.clone());
-    asked.hosts.retain(|name, _| wanted.hosts.contains_key(name));
-    for (name, spec) in &wanted.hosts {
-        let value = serde_json::to_value(spec)
-            .map_err(|e| CliError::failed(format!("the host `{name}` cannot be described")).caused_by(e))?;
-        if !asked.hosts.contains_key(name) {
-            let metadata = crate::model::Metadata { name: name.clone(), ..Default::default() };
-            asked.insert("Host", metadata, value, Default::default()).map_err(|e| {
-                CliError::failed(format!("the host `{name}` cannot be described")).caused_by(e.into_inner())
-            })?;
-        }
-    }
+    let asked = hosts::alone(&wanted.hosts, &declared)?;
     let engine = Engine::new(&config)?;
     let observed = engine.observe(&Desired { revision: revision(), resources: asked });
     let complete = complain(&observed, out);
@@ -87,38 +74,7 @@ fn declared(
 
 /// The hosts that are named, with what is said of each.
 fn hosts(args: &ImportHostArgs, declared: &Resources) -> Result<BTreeMap<String, HostSpec>, CliError> {
-    let mut hosts = BTreeMap::new();
-    for argument in &args.hosts {
-        let (name, spec) = match argument.split_once('=') {
-            None => {
-                let manifest = declared.hosts.get(argument).ok_or_else(|| {
-                    CliError::usage(format!("no Host `{argument}` is declared")).hint(format!(
-                        "say where it is, `{argument}=qemu+ssh://root@{argument}/system`; or give --path with its manifest"
-                    ))
-                })?;
-                (argument.as_str(), manifest.spec.clone())
-            }
-            Some((name, uri)) => {
-                check_name(name)
-                    .map_err(|e| CliError::usage(format!("`{name}` cannot be the name of a Host")).caused_by(e))?;
-                parse_uri(uri).map_err(|e| CliError::usage(format!("`{uri}` is not a libvirt URI: {e}")))?;
-                if declared.hosts.get(name).is_some_and(|m| m.spec.uri != uri) {
-                    return Err(CliError::usage(format!("the Host `{name}` is declared with another URI"))
-                        .hint("give its name alone, or another name"));
-                }
-                let spec = declared.hosts.get(name).map_or_else(|| described(uri), |m| Ok(m.spec.clone()))?;
-                (name, spec)
-            }
-        };
-        hosts.insert(name.to_owned(), spec);
-    }
-    Ok(hosts)
-}
-
-/// A host of which only the URI is known.
-fn described(uri: &str) -> Result<HostSpec, CliError> {
-    serde_json::from_value(serde_json::json!({"uri": uri}))
-        .map_err(|e| CliError::failed(format!("a Host with the URI `{uri}` cannot be described")).caused_by(e))
+    args.hosts.iter().map(|argument| hosts::named(argument, declared)).collect()
 }
 
 fn revision() -> Revision {

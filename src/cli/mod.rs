@@ -4,12 +4,14 @@
 mod apply;
 mod args;
 mod completions;
+mod cpu_baseline;
 mod daemon;
 mod engine;
 mod exit;
 mod explain;
 mod fetch;
 mod history;
+mod hosts;
 mod import;
 mod manifests;
 mod observe;
@@ -69,6 +71,7 @@ fn dispatch(cli: &Cli, out: &mut Output) -> Result<Exit, CliError> {
         Command::Status(args) => status::run(args, global, out),
         Command::Apply(args) => apply::run(args, global, out),
         Command::Import(args) => import::run(args, global, out),
+        Command::CpuBaseline(args) => cpu_baseline::run(args, global, out),
         Command::Observe(args) => observe::run(args, global, out),
         Command::Daemon(args) => daemon::run(args, global),
     }

@@ -131,7 +131,7 @@ impl Progress {
         match event {
             Event::Finished { outcome: Outcome::Done | Outcome::AlreadyDone, .. } => self.paint.green(line),
             Event::Finished { outcome: Outcome::Failed { .. } | Outcome::Refused { .. }, .. } => self.paint.red(line),
-            Event::Finished { .. } | Event::Retrying { .. } => self.paint.yellow(line),
+            Event::Finished { .. } | Event::Retrying { .. } | Event::Noted { .. } => self.paint.yellow(line),
             _ => line.into(),
         }
         .into_owned()
@@ -161,6 +161,9 @@ impl State {
                 }
                 self.told.insert(step.clone(), (now, (pause * 2).clamp(BETWEEN_LINES, LONGEST_PAUSE)));
                 Some(format!("{} {}: {}", counted(self), self.label(step), amounts(progress)))
+            }
+            Event::Noted { step, text } => {
+                Some(format!("{} {}: note: {}", counted(self), self.label(step), terminal(text)))
             }
             Event::Retrying { step, error, after } => Some(format!(
                 "{} {}: {}; again in {}",

@@ -176,7 +176,7 @@ impl Metrics {
                 let action = action.unwrap_or("unknown");
                 self.steps.get_or_create(&ByStep { action: action.into(), outcome: outcome.into() }).inc();
             }
-            Event::Progress { .. } | Event::Retrying { .. } => {}
+            Event::Progress { .. } | Event::Noted { .. } | Event::Retrying { .. } => {}
         }
     }
 

@@ -143,7 +143,7 @@ impl Runner {
         options: &PlanOptions,
         watch: &PassWatch,
         stop: &Stop,
-    ) -> Result<(Arc<Plan>, Report), ExecuteError> {
+    ) -> Result<(Arc<Plan>, Report, Vec<Finding>), ExecuteError> {
         let fleet = self.engine.writers(&desired.resources);
         let now = Arc::new(Timestamp::now);
         let recovered = recover(self.journal.clone(), &fleet, now)
@@ -163,7 +163,7 @@ impl Runner {
         let plan = Arc::new(plan.map_err(|e| ExecuteError::Plan(format!("planning ended: {e}")))?);
         watch.planned(plan.clone());
         if plan.runnable().next().is_none() || stop.drain.is_cancelled() {
-            return Ok((plan, Report::default()));
+            return Ok((plan, Report::default(), Vec::new()));
         }
         watch.phase(Phase::Executing);
         tracing::info!(
@@ -173,12 +173,20 @@ impl Runner {
             "carrying out a plan"
         );
         let teller = watch.clone();
+        let (notes, of) = (Arc::new(Mutex::new(Vec::new())), plan.clone());
+        let jot = notes.clone();
         let events: Events = Arc::new(move |event| {
             log(&event);
+            if let Event::Noted { step, text } = &event {
+                let mut finding = Finding::new(Code::AfterMove, text.clone());
+                finding.resource = of.steps.iter().find(|s| s.id == *step).map(|s| s.resource.clone());
+                jot.lock().unwrap_or_else(PoisonError::into_inner).push(finding);
+            }
             teller.event(&event);
         });
         let report = self.engine.carry_out(desired, &plan, self.journal.clone(), events, stop.clone()).await?;
-        Ok((plan, report))
+        let notes = std::mem::take(&mut *notes.lock().unwrap_or_else(PoisonError::into_inner));
+        Ok((plan, report, notes))
     }
 }
 
@@ -221,14 +229,16 @@ impl PassRunner for Runner {
             ..PlanOptions::default()
         };
         let mut summary = PassSummary { result: PassResult::Succeeded, ..PassSummary::default() };
-        let mut pending = BTreeSet::new();
+        let (mut pending, mut notes) = (BTreeSet::new(), Vec::new());
         for _ in 0..ROUNDS {
             match self.round(&desired, &options, &watch, &stop).await {
-                Ok((plan, report)) => {
+                Ok((plan, report, said)) => {
+                    notes.extend(said);
                     let acted = report.outcomes.values().any(|o| matches!(o, Outcome::Done | Outcome::Refused { .. }));
                     summary.plan_hash = Some(plan.hash.clone());
                     summary.counts = Some(plan.summary);
                     summary.findings.clone_from(&plan.findings);
+                    summary.findings.extend(notes.iter().cloned());
                     summary.result = judge(&plan, &report, &watch);
                     pending = waiting(&plan, options.changed.as_ref());
                     summary.outcomes.extend(report.outcomes);
@@ -302,6 +312,7 @@ fn judge(plan: &Plan, report: &Report, watch: &PassWatch) -> PassResult {
 fn log(event: &Event) {
     match event {
         Event::Started { step, resource, summary } => tracing::info!(step, %resource, "{summary}"),
+        Event::Noted { step, text } => tracing::warn!(step, "{text}"),
         Event::Retrying { step, error, after } => {
             tracing::warn!(step, error, after_seconds = after.as_secs_f64(), "a step is tried again");
         }

@@ -382,6 +382,7 @@ impl DaemonStatus {
                     status.retrying = None;
                 }
             }
+            Event::Noted { .. } => {}
             Event::Retrying { step, error, .. } => {
                 if let Some(status) = pass.steps.get_mut(step) {
                     status.retrying = Some(error.clone());

@@ -13,6 +13,10 @@ pub struct LocalDisk {
     pub read_only: bool,
     /// Whether several machines may have it.
     pub shareable: bool,
+    /// What it is to the guest: `disk`, `cdrom`, `floppy`, `lun`.
+    pub device: String,
+    /// What becomes of it where its source is missing (`startupPolicy`).
+    pub startup_policy: Option<String>,
 }
 
 fn parse(xml: &str) -> Option<Element> {
@@ -40,6 +44,8 @@ pub fn local_disks(xml: &str) -> Vec<LocalDisk> {
                 path: path.to_owned(),
                 read_only: d.get("readonly").is_some(),
                 shareable: d.get("shareable").is_some(),
+                device: d.attribute("device").unwrap_or("disk").to_owned(),
+                startup_policy: source.attribute("startupPolicy").map(str::to_owned),
             })
         })
         .collect()
@@ -64,24 +70,6 @@ pub fn networks(xml: &str) -> Vec<String> {
         .collect();
     names.dedup();
     names
-}
-
-/// Devices of the host that a running machine cannot take along: passthrough, SR-IOV, mediated devices (migration guide,
-/// 10.3). An interface of the host that is the stand-by of a teaming pair is exempt.
-pub fn immovable_devices(xml: &str) -> Vec<String> {
-    let Some(root) = parse(xml) else { return Vec::new() };
-    devices(&root)
-        .filter(|d| match d.name.as_str() {
-            "hostdev" => d.get("teaming").is_none(),
-            "interface" => d.attribute("type").is_some_and(|t| t == "hostdev") && d.get("teaming").is_none(),
-            "shmem" => true,
-            _ => false,
-        })
-        .map(|d| match d.attribute("type") {
-            Some(kind) => format!("{} ({kind})", d.name),
-            None => d.name.clone(),
-        })
-        .collect()
 }
 
 /// Memory in use, in bytes (`<currentMemory>`, else `<memory>`).
@@ -114,7 +102,6 @@ mod tests {
         assert_eq!(disk_target(XML, "/a").as_deref(), Some("vda"));
         assert_eq!(machine_type(XML).as_deref(), Some("pc-q35-10.0"));
         assert_eq!(networks(XML), ["default"]);
-        assert_eq!(immovable_devices(XML), ["hostdev (pci)"]);
         assert_eq!(memory_bytes(XML), 512 << 20);
     }
 

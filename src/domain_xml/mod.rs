@@ -3,6 +3,7 @@
 
 mod apply;
 mod contain;
+mod cpu;
 mod disk;
 mod edit;
 mod facts;
@@ -14,9 +15,10 @@ mod unmet;
 pub use apply::{apply, digest};
 pub(crate) use apply::{apply_one, declare_qemu};
 pub use contain::{Equivalence, Gap, GapKind, bytes, contains, machine_equal};
+pub use cpu::{GuestCpu, cpu_of, guest_cpu};
 pub use disk::{Mirror, mirror_of_disk, path_of_disk, with_disk_at};
 pub use edit::{Edit, EditError};
-pub use facts::{LocalDisk, disk_target, immovable_devices, local_disks, machine_type, memory_bytes, networks};
+pub use facts::{LocalDisk, disk_target, local_disks, machine_type, memory_bytes, networks};
 pub(crate) use owner::owner_index;
 pub use owner::{owner_element, owner_of, owner_xml, parse_owner};
 pub(crate) use select::literal;

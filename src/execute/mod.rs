@@ -51,6 +51,13 @@ pub enum Event {
         /// How far it is.
         progress: Progress,
     },
+    /// A step goes well, and has something to say all the same.
+    Noted {
+        /// Its id.
+        step: String,
+        /// What.
+        text: String,
+    },
     /// A step failed and will be tried again.
     Retrying {
         /// Its id.

@@ -99,6 +99,7 @@ async fn find(record: &InDoubt, fleet: &WriteFleet) -> Found {
         cancel: CancellationToken::new(),
         progress: Arc::new(|_| {}),
         orders: StepOrders::default(),
+        note: Arc::new(|_| {}),
     };
     let late = || Found::Unknown(format!("no answer within {} s", DEADLINE.as_secs()));
     match tokio::time::timeout(DEADLINE, actor.look(action, &ctx)).await {

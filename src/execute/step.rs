@@ -127,11 +127,13 @@ impl Runner {
 
     fn ctx(&self, deadline: Duration, cancel: &CancellationToken) -> StepCtx {
         let (events, step) = (self.events.clone(), self.step.id.clone());
+        let (jot, noted) = (events.clone(), step.clone());
         StepCtx {
             deadline,
             cancel: cancel.clone(),
             progress: Arc::new(move |progress| events(Event::Progress { step: step.clone(), progress })),
             orders: self.stop.orders.of(&self.step.id),
+            note: Arc::new(move |text| jot(Event::Noted { step: noted.clone(), text })),
         }
     }
 

@@ -78,6 +78,8 @@ codes! {
     D0414 Error DefinedTwice: "A machine that is off is defined on several hosts, and none can be told to be the right one.",
     D0415 Error NeedsAPerson: "A state that Drover must not touch, because every automatic way out could lose data.",
     D0416 Info Imported: "What an import could not put into fields.",
+    D0417 Warning BaselineUnknown: "The CPU that is common to a machine's hosts is not known.",
+    D0418 Warning AfterMove: "A machine that has moved does not show that all is well with it.",
     D0430 Info StorageAccess: "A host needs a setting for network storage that cannot be read through libvirt.",
     D0501 Error GuardRail: "A step is held back by a guard rail of Settings.",
     D0502 Info Suspended: "A resource is suspended: it is observed, not changed.",

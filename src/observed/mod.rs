@@ -3,6 +3,16 @@
 //! Three-valued throughout: a host is read completely or it is [`Reading::Unknown`]. Absence is only ever concluded from
 //! a complete reading. Nothing here is secret: providers read domain XML without its security-sensitive parts.
 
+mod asked;
+
+pub use asked::{
+    Answer, Baseline, CompareCpu, CpuBaseline, CpuFit, DirtyRate, DirtyRateMode, HostCpu, MeasureDirtyRate, Offer,
+    Platform, Question, Questions,
+};
+mod hardware;
+
+pub use hardware::{CellState, InterfaceState, NetworkState, PagesState, ProbeOutcome, ProbeState};
+
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -23,18 +33,29 @@ pub struct Observed {
     pub taken_at: Timestamp,
     /// One reading for each host that is declared, by the manifest's name.
     pub hosts: BTreeMap<String, Reading<HostState>>,
+    /// CPUs that are common to several hosts, where a manifest asks for one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cpu_baselines: Vec<CpuBaseline>,
 }
 
 impl Observed {
     /// An observation of nothing.
     pub fn empty(taken_at: Timestamp) -> Self {
-        Self { format_version: FORMAT_VERSION.into(), taken_at, hosts: BTreeMap::new() }
+        Self { format_version: FORMAT_VERSION.into(), taken_at, hosts: BTreeMap::new(), cpu_baselines: Vec::new() }
     }
 
     /// A host's state, if it could be read.
     pub fn host(&self, name: &str) -> Option<&HostState> {
         match self.hosts.get(name) {
             Some(Reading::Present(state)) => Some(state),
+            _ => None,
+        }
+    }
+
+    /// A domain on a host that was read, to add an answer to it.
+    pub fn domain_mut(&mut self, host: &str, uuid: Uuid) -> Option<&mut DomainState> {
+        match self.hosts.get_mut(host) {
+            Some(Reading::Present(state)) => state.domains.iter_mut().find(|d| d.uuid == uuid),
             _ => None,
         }
     }
@@ -69,6 +90,9 @@ pub struct HostState {
     pub hypervisor_version: String,
     /// CPU architecture, `x86_64`.
     pub arch: String,
+    /// Its own CPU.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<HostCpu>,
     /// Logical CPUs.
     pub cpus: u32,
     /// Memory in bytes.
@@ -77,6 +101,9 @@ pub struct HostState {
     pub free_memory: u64,
     /// Domain types it offers (`kvm`, `qemu`), best first.
     pub domain_types: Vec<String>,
+    /// The programs that run its machines, by their paths.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub emulators: Vec<String>,
     /// Machine types it offers, canonical names.
     pub machine_types: Vec<String>,
     /// Machine type aliases to canonical names (`q35` to `pc-q35-10.0`).
@@ -86,6 +113,22 @@ pub struct HostState {
     pub security_models: Vec<String>,
     /// Networks by name, and whether each is active.
     pub networks: BTreeMap<String, bool>,
+    /// What those networks are; only those whose definition could be read.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub network_states: BTreeMap<String, NetworkState>,
+    /// Network interfaces by name; none where libvirt cannot tell (a daemon without interface driver). The devices of
+    /// guests are among them as far as libvirt lists them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interfaces: Option<BTreeMap<String, InterfaceState>>,
+    /// NUMA cells; empty where the host does not tell.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cells: Vec<CellState>,
+    /// Firmware images that libvirt offers for guests; none where it does not tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub firmware: Option<Vec<String>>,
+    /// What Drover found when it tried the migration address; none where it did not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub probe: Option<ProbeState>,
     /// Storage pools by name.
     pub pools: BTreeMap<String, PoolState>,
     /// Domains, ordered by name.
@@ -186,6 +229,20 @@ pub struct DomainState {
     /// Number of snapshots; libvirt refuses to undefine or move a domain with some kinds of them.
     #[serde(default)]
     pub snapshots: u32,
+    /// Whether its CPU can be had on another host, by that host's name; asked where its manifest asks for that host.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub cpu_at: BTreeMap<String, Reading<CpuFit>>,
+    /// How fast it writes to its memory; measured where its manifest asks for another host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dirty_rate: Option<Reading<DirtyRate>>,
+    /// Number of checkpoints (of incremental backups); libvirt refuses to move a domain with them.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub checkpoints: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_none(number: &u32) -> bool {
+    *number == 0
 }
 
 impl DomainState {
@@ -204,6 +261,9 @@ impl DomainState {
             job: None,
             managed_save: false,
             snapshots: 0,
+            cpu_at: BTreeMap::new(),
+            dirty_rate: None,
+            checkpoints: 0,
         }
     }
 

@@ -80,6 +80,15 @@ pub enum Fact {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DraftId(pub(super) usize);
 
+/// What a step takes of a host once it is done: what later drafts find less of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Load {
+    /// The host.
+    pub host: String,
+    /// Memory in bytes.
+    pub memory: u64,
+}
+
 /// A step before its order, id and guard rails are known.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StepDraft {
@@ -109,6 +118,8 @@ pub struct StepDraft {
     pub blocked_by: Vec<Block>,
     /// For a move: what was looked at beforehand ([`StepDraft::checked`] adds them, and what holds the step back).
     pub checks: Vec<Check>,
+    /// What it takes of a host, for a move and a start.
+    pub load: Option<Load>,
 }
 
 impl StepDraft {
@@ -128,6 +139,7 @@ impl StepDraft {
             needs: Vec::new(),
             blocked_by: Vec::new(),
             checks: Vec::new(),
+            load: None,
         }
     }
 
@@ -156,6 +168,12 @@ impl Drafts {
     /// Where the steps end now, for [`Drafts::since`] and [`Drafts::take_back`].
     pub fn mark(&self) -> usize {
         self.steps.len()
+    }
+
+    /// What steps that were drafted so far, and that are not held back, bring to a host.
+    pub fn arriving<'d>(&'d self, host: &'d str) -> impl Iterator<Item = &'d Load> {
+        let free = self.steps.iter().filter(|s| s.blocked_by.is_empty());
+        free.filter_map(|s| s.load.as_ref()).filter(move |l| l.host == host)
     }
 
     /// The steps that were added since a mark.

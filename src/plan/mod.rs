@@ -8,7 +8,7 @@ mod guard;
 mod types;
 
 pub use check::{Check, Precheck, Treatment, Verdict};
-pub use draft::{Context, DraftId, Drafts, Fact, StepDraft};
+pub use draft::{Context, DraftId, Drafts, Fact, Load, StepDraft};
 pub use guard::closed;
 pub use types::*;
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 /// Hosts that can be read. What a dry run is given: there is no way from here to a write.
 #[derive(Clone, Default)]
 pub struct ReadFleet {
-    by_host: BTreeMap<String, Arc<dyn Observer>>,
+    pub(super) by_host: BTreeMap<String, Arc<dyn Observer>>,
 }
 
 impl ReadFleet {
@@ -29,7 +29,12 @@ impl ReadFleet {
             (host.clone(), reading)
         }))
         .await;
-        Observed { format_version: FORMAT_VERSION.into(), taken_at, hosts: readings.into_iter().collect() }
+        Observed {
+            format_version: FORMAT_VERSION.into(),
+            taken_at,
+            hosts: readings.into_iter().collect(),
+            cpu_baselines: Vec::new(),
+        }
     }
 }
 

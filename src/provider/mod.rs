@@ -1,6 +1,7 @@
 //! The outside world behind two small traits: [`Observer`] reads and cannot write, [`Actor`] writes. A dry run is given
 //! observers only. Providers know the model and the actions, and not each other.
 
+mod ask;
 mod fleet;
 #[cfg(feature = "libvirt")]
 pub mod libvirt;
@@ -11,7 +12,7 @@ pub use fleet::{ReadFleet, WriteFleet};
 pub use orders::{Orders, StepOrders};
 
 use crate::action::Action;
-use crate::observed::{HostState, Progress, Reading};
+use crate::observed::{Answer, HostState, Progress, Question, Reading};
 use async_trait::async_trait;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +39,14 @@ pub trait Observer: Send + Sync {
 
     /// Reads one host completely, within `deadline`, or says why it could not. Never blocks the executor's threads.
     async fn observe(&self, host: &str, deadline: Duration) -> Reading<HostState>;
+
+    /// Asks one host, within `deadline`, for something that a reading does not have. Changes nothing there.
+    ///
+    /// # Errors
+    /// Why there is no answer, in words for the operator.
+    async fn ask(&self, host: &str, _question: Question, _deadline: Duration) -> Result<Answer, String> {
+        Err(format!("the provider `{}` of host `{host}` answers no such question", self.name()))
+    }
 }
 
 /// Carries actions out.
@@ -83,6 +92,8 @@ pub struct StepCtx {
     pub progress: Arc<dyn Fn(Progress) + Send + Sync>,
     /// What a newer commit says to this step while it runs.
     pub orders: StepOrders,
+    /// Takes what is worth saying of a step that goes well all the same.
+    pub note: Arc<dyn Fn(String) + Send + Sync>,
 }
 
 /// Why an action failed.

@@ -25,17 +25,20 @@ fn hosts(uris: &[(&str, &str)]) -> BTreeMap<String, HostSpec> {
     uris.iter().map(|(name, uri)| ((*name).to_owned(), host(uri))).collect()
 }
 
-/// What a step is given, and what it said of its progress.
+/// What a step is given, and what it said.
 struct Step {
     ctx: StepCtx,
     heard: Arc<Mutex<Vec<Progress>>>,
+    notes: Arc<Mutex<Vec<String>>>,
 }
 
 fn step(deadline: Duration) -> Step {
-    let heard = Arc::new(Mutex::new(Vec::new()));
-    let tell = heard.clone();
+    let (heard, notes) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(Vec::new())));
+    let (tell, jot) = (heard.clone(), notes.clone());
     let progress = Arc::new(move |p| tell.lock().unwrap().push(p));
-    Step { ctx: StepCtx { deadline, cancel: CancellationToken::new(), progress, orders: StepOrders::default() }, heard }
+    let note = Arc::new(move |n| jot.lock().unwrap().push(n));
+    let ctx = StepCtx { deadline, cancel: CancellationToken::new(), progress, orders: StepOrders::default(), note };
+    Step { ctx, heard, notes }
 }
 
 /// Looks at an action.

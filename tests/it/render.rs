@@ -444,23 +444,13 @@ fn the_same_plan_gives_the_same_bytes() {
 fn an_observation_is_three_tables_and_says_what_could_not_be_read() {
     let mut observed = Observed::empty("2026-11-22T07:00:00Z".parse().unwrap());
     let domain = |name: &str, state, owner: Option<&str>| DomainState {
-        name: name.into(),
-        uuid: Uuid::nil(),
-        state,
-        reason: String::new(),
-        persistent: true,
-        autostart: false,
-        live_xml: None,
-        persistent_xml: None,
         owner: owner.map(|name| OwnerMark {
             fleet: "default".into(),
             name: name.into(),
             delete: false,
             volumes: Vec::new(),
         }),
-        job: None,
-        managed_save: false,
-        snapshots: 0,
+        ..DomainState::new(name.into(), Uuid::nil(), state, String::new(), true)
     };
     let pool = PoolState { active: true, capacity: 1 << 40, available: 1 << 39, ..PoolState::default() };
     let host = HostState {

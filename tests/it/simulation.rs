@@ -7,5 +7,6 @@ mod crash;
 mod disks;
 mod executor;
 mod guards;
+mod policy;
 mod scenario;
 mod support;

@@ -5,6 +5,7 @@ use crate::finding::{Code, Finding};
 use crate::kind::settings::{SyncWindow, check_windows};
 use crate::kind::{Resources, Spec};
 use crate::model::{KindName, Manifest, Rate, Span};
+use crate::observed::DirtyRateMode;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -73,6 +74,9 @@ pub struct MigrationPolicySpec {
     /// from being lost and machines from running twice can only be made stricter.
     #[serde(skip_serializing_if = "Prechecks::is_empty")]
     pub prechecks: Prechecks,
+    /// Whether it is measured, while a plan is made that moves the machine live, how fast its guest writes to its memory
+    /// (`virDomainStartDirtyRateCalc`), for the prediction of the move: `true`, `false`, or over how long and in which way.
+    pub dirty_rate: DirtyRatePolicy,
 }
 
 impl Default for MigrationPolicySpec {
@@ -98,6 +102,44 @@ impl Default for MigrationPolicySpec {
             retries: None,
             windows: Vec::new(),
             prechecks: Prechecks::default(),
+            dirty_rate: DirtyRatePolicy::Switch(true),
+        }
+    }
+}
+
+/// Whether and how the dirty rate of a machine that is to move is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum DirtyRatePolicy {
+    /// Over one second, by a sample of the pages; or not at all.
+    Switch(bool),
+    /// So.
+    By(Measurement),
+}
+
+/// How a dirty rate is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Measurement {
+    /// Over how long, 1 to 60 s in whole seconds. A plan that moves the machine takes as much longer.
+    pub period: Span,
+    /// In which way.
+    pub mode: DirtyRateMode,
+}
+
+impl Default for Measurement {
+    fn default() -> Self {
+        Self { period: Span::seconds(1), mode: DirtyRateMode::default() }
+    }
+}
+
+impl DirtyRatePolicy {
+    /// What is to be measured, if anything.
+    pub fn measurement(self) -> Option<Measurement> {
+        match self {
+            Self::Switch(false) => None,
+            Self::Switch(true) => Some(Measurement::default()),
+            Self::By(measurement) => Some(measurement),
         }
     }
 }
@@ -333,6 +375,16 @@ impl Spec for MigrationPolicySpec {
                 "spec.permanent",
                 "a machine moves for good when its manifest says so, and temporary moves are not offered yet",
                 "take `permanent: false` out",
+            );
+        }
+        if let DirtyRatePolicy::By(m) = spec.dirty_rate
+            && !(m.period.0 % 1000 == 0 && (1000..=60_000).contains(&m.period.0))
+        {
+            say(
+                Code::WrongValue,
+                "spec.dirtyRate.period",
+                "libvirt measures a dirty rate over 1 to 60 whole seconds",
+                "`1s` is enough for most guests",
             );
         }
         let is_parallel = spec.parallel_connections.is_some();

@@ -7,6 +7,5 @@ mod sharing;
 mod spec;
 
 pub use import::import;
-pub(crate) use sharing::takes_markers;
 pub use sharing::{Sharing, sharing};
 pub use spec::{PoolSource, PoolType, StoragePoolSpec};

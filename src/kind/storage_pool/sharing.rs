@@ -44,7 +44,7 @@ pub(super) fn state<'o>(pool: &Manifest<StoragePoolSpec>, observed: &'o Observed
 
 /// Whether markers can be laid into pools of this type, and say something: volumes are files there. Elsewhere a volume is
 /// a partition or a device, and nobody wants one for this.
-pub(crate) fn takes_markers(kind: PoolType) -> bool {
+pub(super) fn takes_markers(kind: PoolType) -> bool {
     matches!(kind, PoolType::Dir | PoolType::Fs | PoolType::Netfs)
 }
 

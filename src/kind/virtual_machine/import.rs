@@ -225,6 +225,7 @@ fn cpu(element: &Element) -> Option<Cpu> {
     Some(Cpu {
         mode,
         model: element.text_at("model").filter(|_| mode == CpuMode::Custom),
+        hosts: Vec::new(),
         features: features.collect::<Option<Vec<_>>>()?,
         topology: element.get("topology").and_then(|t| {
             // Dies and clusters have no field.

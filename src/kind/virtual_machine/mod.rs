@@ -3,6 +3,7 @@
 //! [`render`] makes the definition of a new domain, [`compare`] finds what differs in one that is there. Both use the same
 //! code for each field (`sheet`, `fields`, `disks`, `interfaces`, `devices`).
 
+mod baseline;
 mod compare;
 mod devices;
 mod disks;
@@ -12,6 +13,7 @@ mod import;
 mod interfaces;
 mod plan;
 mod precheck;
+mod questions;
 mod render;
 mod rules;
 mod sheet;
@@ -23,12 +25,25 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use baseline::custom_cpu;
 pub use compare::{Difference, compare};
 pub use disks::disk_alias;
 pub use identity::{domain_name, first_name, mac, uuid};
 pub use import::{ADOPT, ADOPT_ON_CHANGE, Imported, import, manifest_name};
 pub use plan::order;
+pub use questions::{of_move, questions};
 pub use render::render;
 pub use spec::*;
 pub use storage::{DiskSource, VolumeWish, disk_path, volume_name, volumes};
 pub use survey::{Copy, Located, Survey, Target};
+
+use crate::kind::Resources;
+use crate::kind::migration_policy::MigrationPolicySpec;
+use crate::model::Manifest;
+
+/// The migration policy in force for a machine: its own, that of Settings, or the default.
+pub(crate) fn policy(m: &Manifest<VirtualMachineSpec>, resources: &Resources) -> MigrationPolicySpec {
+    let of_settings = || resources.settings.values().next().and_then(|s| s.spec.migration_policy.as_ref());
+    let name = m.spec.migration_policy.as_ref().or_else(of_settings);
+    name.and_then(|n| resources.migration_policies.get(n)).map(|p| p.spec.clone()).unwrap_or_default()
+}

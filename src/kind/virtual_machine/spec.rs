@@ -198,6 +198,10 @@ pub struct Cpu {
     /// The model, for `custom`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
+    /// For `Baseline`: the hosts whose common CPU it is. Where not given, those that `placement` allows; every host of the
+    /// repository for a machine with `host`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<String>,
     /// Features and what is done about each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub features: Vec<CpuFeature>,
@@ -218,6 +222,10 @@ pub enum CpuMode {
     HostPassthrough,
     /// The best that the hypervisor offers.
     Maximum,
+    /// The best that all hosts have on which the machine may run: a model and features that Drover has the newest libvirt
+    /// among them compute (`virConnectBaselineHypervisorCPU`), so that the machine can move between them.
+    #[serde(rename = "Baseline")]
+    Baseline,
 }
 
 /// A CPU feature.

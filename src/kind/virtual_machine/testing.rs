@@ -61,18 +61,12 @@ pub(crate) fn mark(name: &str) -> OwnerMark {
 /// A domain with these definitions; running where there is a live one.
 pub(crate) fn domain(persistent: Option<&str>, live: Option<&str>) -> DomainState {
     let tree = domain_xml::parse(persistent.or(live).unwrap()).unwrap();
+    let state = if live.is_some() { RunState::Running } else { RunState::Off };
+    let (name, uuid) = (tree.text_at("name").unwrap(), tree.text_at("uuid").unwrap().parse().unwrap());
     DomainState {
-        name: tree.text_at("name").unwrap(),
-        uuid: tree.text_at("uuid").unwrap().parse().unwrap(),
-        state: if live.is_some() { RunState::Running } else { RunState::Off },
-        reason: String::new(),
-        persistent: persistent.is_some(),
-        autostart: false,
         live_xml: live.map(Into::into),
         persistent_xml: persistent.map(Into::into),
         owner: domain_xml::owner_of(&tree),
-        job: None,
-        managed_save: false,
-        snapshots: 0,
+        ..DomainState::new(name, uuid, state, String::new(), persistent.is_some())
     }
 }

@@ -6,6 +6,7 @@
 //! connection over which a call hung or broke is not used again.
 
 use super::error::{During, Fault};
+use super::hardware::Silence;
 use super::{Options, ffi};
 use crate::kind::host::{Connection, HostSpec, Transport, parse_uri};
 use std::collections::BTreeMap;
@@ -76,6 +77,8 @@ pub(super) struct Host {
     hung: Arc<AtomicUsize>,
     /// The last connection over SSH was waited for in vain.
     silent: AtomicBool,
+    /// The last probe of its migration port was waited for in vain.
+    pub(super) silence: Silence,
 }
 
 enum Cached {
@@ -125,7 +128,13 @@ impl Host {
             cached: Mutex::new(Cached::Nothing),
             hung: Arc::new(AtomicUsize::new(0)),
             silent: AtomicBool::new(false),
+            silence: Silence::default(),
         }
+    }
+
+    /// Whether the operator lets ports be tried.
+    pub(super) fn probes_ports(&self) -> bool {
+        self.options.probe_ports
     }
 
     /// The deadline of an ordinary call.

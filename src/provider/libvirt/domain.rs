@@ -435,23 +435,13 @@ mod tests {
     #[test]
     fn a_device_is_found_by_its_place() {
         let mut state = DomainState {
-            name: "x".into(),
-            uuid: Uuid::nil(),
-            state: crate::observed::RunState::Running,
-            reason: "booted".into(),
-            persistent: true,
-            autostart: false,
             live_xml: Some(
                 "<domain><devices><disk type='file' device='disk'><source file='/a' index='1'/><target dev='vdb' bus='virtio'/></disk>
                  <interface type='network'><mac address='52:54:00:AA:bb:cc'/><source network='default' portid='u'/></interface>
                  <rng model='virtio'><backend model='random'>/dev/urandom</backend><alias name='rng0'/></rng></devices></domain>"
                     .into(),
             ),
-            persistent_xml: None,
-            owner: None,
-            job: None,
-            managed_save: false,
-            snapshots: 0,
+            ..DomainState::new("x".into(), Uuid::nil(), crate::observed::RunState::Running, "booted".into(), true)
         };
         let device = |t: &str| domain_xml::parse(t).unwrap();
         let disk = device("<disk type='file'><source file='/a'/><target dev='vdb'/></disk>");

@@ -4,15 +4,19 @@
 //!   behaviour, an abort in a debug build) and frees C memory with Rust's allocator.
 //! - State: `virt::Domain::state` drops the error, so that a failed call reads as an unknown state.
 //! - Migration parameters: `virt::domain::MigrateParameters` leaks every string it is given.
-//! - Aborting a job, the switch to post-copy, sparse streams: absent.
+//! - Aborting a job, the switch to post-copy, sparse streams, checkpoints: absent.
 //! - Block jobs: absent (`block.rs`).
 //! - Events of domains, pools and the connection itself: absent (`events.rs`).
+//! - The baseline of CPUs and their comparison with a hypervisor's: absent (`cpu.rs`).
+//! - Dirty rates: absent; statistics of domains leak every record (`dirty.rs`).
 //!
 //! Each function borrows a live `virt` object for the whole call, hands libvirt only pointers that outlive it, and frees
 //! what libvirt allocated with libvirt's own function. Nothing else in the crate may use `unsafe`.
 #![allow(unsafe_code)]
 
 mod block;
+pub(super) mod cpu;
+pub(super) mod dirty;
 mod events;
 
 pub(super) use block::{BlockJob, block_copy, block_job, end_block_job};
@@ -62,6 +66,45 @@ pub(super) fn state(domain: &Domain) -> Result<(c_uint, c_int), Error> {
     // SAFETY: the domain is alive for the call; both out pointers are to locals.
     let result = unsafe { sys::virDomainGetState(domain.as_ptr(), &mut state, &mut reason, 0) };
     if result < 0 { Err(Error::last_error()) } else { Ok((state.max(0).unsigned_abs(), reason)) }
+}
+
+/// Disks of a running domain that have given errors, with what (`virDomainGetDiskErrors`).
+pub(super) fn disk_errors(domain: &Domain) -> Result<Vec<(String, &'static str)>, Error> {
+    // SAFETY: asked for nothing, libvirt only says how much room is needed.
+    let room = unsafe { sys::virDomainGetDiskErrors(domain.as_ptr(), std::ptr::null_mut(), 0, 0) };
+    if room < 0 {
+        return Err(Error::last_error());
+    }
+    let mut errors: Vec<sys::virDomainDiskError> = Vec::new();
+    errors.resize_with(usize::try_from(room).unwrap_or(0), || sys::virDomainDiskError {
+        disk: std::ptr::null_mut(),
+        error: 0,
+    });
+    // SAFETY: there is room for as many records as are announced.
+    let found =
+        unsafe { sys::virDomainGetDiskErrors(domain.as_ptr(), errors.as_mut_ptr(), room.max(0).unsigned_abs(), 0) };
+    if found < 0 {
+        return Err(Error::last_error());
+    }
+    let record = |one: &sys::virDomainDiskError| {
+        let words = match u32::try_from(one.error) {
+            Ok(sys::VIR_DOMAIN_DISK_ERROR_NO_SPACE) => "no space is left",
+            _ => "an I/O error",
+        };
+        // SAFETY: libvirt filled this record with a string that the caller owns.
+        let name = unsafe { CStr::from_ptr(one.disk) }.to_string_lossy().into_owned();
+        // SAFETY: allocated by libvirt with malloc, freed once.
+        unsafe { libc::free(one.disk.cast()) };
+        (name, words)
+    };
+    Ok(errors.iter().take(usize::try_from(found).unwrap_or(0)).filter(|one| !one.disk.is_null()).map(record).collect())
+}
+
+/// How many checkpoints a domain has (`virDomainListAllCheckpoints`).
+pub(super) fn checkpoints(domain: &Domain) -> Result<u32, Error> {
+    // SAFETY: the domain is alive for the call; libvirt only counts where it is given no place for a list.
+    let count = unsafe { sys::virDomainListAllCheckpoints(domain.as_ptr(), ptr::null_mut(), 0) };
+    u32::try_from(count).map_err(|_| Error::last_error())
 }
 
 /// The statistics of a job (`virDomainGetJobStats`).

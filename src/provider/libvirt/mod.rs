@@ -1,6 +1,7 @@
 //! The libvirt provider.
 //!
-//! - [`Reader`] observes over read-only connections: libvirt itself would refuse a change. A dry run is given this.
+//! - [`Reader`] observes over read-only connections: libvirt itself would refuse a change. A dry run is given this. Only
+//!   what libvirt tells nobody over those (`ask.rs`) is asked over another one.
 //! - [`Writer`] also carries actions out.
 //! - [`Watcher`] listens to what hosts tell of themselves.
 //!
@@ -10,11 +11,13 @@
 //! Drover's doing (`migrate/`). `unsafe` lives in `ffi` and nowhere else.
 
 mod act;
+mod ask;
 mod connect;
 mod disk;
 mod domain;
 mod error;
 mod ffi;
+mod hardware;
 mod migrate;
 mod observe;
 mod pool;
@@ -28,7 +31,7 @@ pub use watch::Watcher;
 use super::{ActError, Actor, Look, Observer, StepCtx};
 use crate::action::Action;
 use crate::kind::host::HostSpec;
-use crate::observed::{HostState, Reading};
+use crate::observed::{Answer, HostState, Question, Reading};
 use async_trait::async_trait;
 use connect::{Access, Hosts};
 use std::collections::BTreeMap;
@@ -73,12 +76,15 @@ impl Default for Options {
 /// Reads hosts, and cannot do anything else.
 pub struct Reader {
     hosts: Hosts,
+    /// For questions that libvirt answers over full connections only. Opened when one is asked.
+    asking: Hosts,
 }
 
 impl Reader {
     /// A reader of these hosts, by the manifest's name. Opens no connection yet.
     pub fn new(hosts: BTreeMap<String, HostSpec>, options: Options) -> Self {
-        Self { hosts: Hosts::new(hosts, options, Access::ReadOnly) }
+        let asking = Hosts::new(hosts.clone(), options.clone(), Access::Full);
+        Self { hosts: Hosts::new(hosts, options, Access::ReadOnly), asking }
     }
 }
 
@@ -90,6 +96,10 @@ impl Observer for Reader {
 
     async fn observe(&self, host: &str, deadline: Duration) -> Reading<HostState> {
         observe_one(&self.hosts, host, deadline).await
+    }
+
+    async fn ask(&self, host: &str, question: Question, deadline: Duration) -> Result<Answer, String> {
+        ask_one(&self.asking, host, question, deadline).await
     }
 }
 
@@ -114,6 +124,10 @@ impl Observer for Writer {
     async fn observe(&self, host: &str, deadline: Duration) -> Reading<HostState> {
         observe_one(&self.hosts, host, deadline).await
     }
+
+    async fn ask(&self, host: &str, question: Question, deadline: Duration) -> Result<Answer, String> {
+        ask_one(&self.hosts, host, question, deadline).await
+    }
 }
 
 #[async_trait]
@@ -135,5 +149,12 @@ async fn observe_one(hosts: &Hosts, host: &str, deadline: Duration) -> Reading<H
     match hosts.get(host) {
         Ok(host) => observe::observe(host, deadline).await,
         Err(fault) => Reading::Unknown { why: fault.to_string() },
+    }
+}
+
+async fn ask_one(hosts: &Hosts, host: &str, question: Question, deadline: Duration) -> Result<Answer, String> {
+    match hosts.get(host) {
+        Ok(host) => ask::ask(host, question, deadline).await.map_err(|fault| fault.to_string()),
+        Err(fault) => Err(fault.to_string()),
     }
 }

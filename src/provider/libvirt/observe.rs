@@ -4,10 +4,10 @@
 
 use super::connect::Host;
 use super::error::{During, Fault};
-use super::{ffi, xml};
+use super::{ffi, hardware, xml};
 use crate::domain_xml::{self, Element};
 use crate::observed::{
-    DomainState, HostState, JobOperation, JobState, OWNER_NAMESPACE, PoolState, Progress, Reading, RunState,
+    DomainState, HostCpu, HostState, JobOperation, JobState, OWNER_NAMESPACE, PoolState, Progress, Reading, RunState,
     VolumeState, pool_marker,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,12 +20,16 @@ use virt_sys as sys;
 
 /// Reads a host, or says why it cannot be read. A connection that turns out to be dead is opened anew, once.
 pub(super) async fn observe(host: &Host, deadline: Duration) -> Reading<HostState> {
-    let mut result = host.call_within("read it", deadline, read).await;
-    if result.as_ref().is_err_and(|f| f.broke_connection() && !matches!(f, Fault::Hung { .. })) {
-        result = host.call_within("read it", deadline, read).await;
-    }
+    let reading = async {
+        let result = host.call_within("read it", deadline, read).await;
+        if result.as_ref().is_err_and(|f| f.broke_connection() && !matches!(f, Fault::Hung { .. })) {
+            return host.call_within("read it", deadline, read).await;
+        }
+        result
+    };
+    let (result, probe) = tokio::join!(reading, hardware::probe(host));
     match result {
-        Ok(state) => Reading::Present(state),
+        Ok(state) => Reading::Present(HostState { probe, ..state }),
         Err(fault) => Reading::Unknown { why: fault.to_string() },
     }
 }
@@ -44,9 +48,14 @@ fn read(connect: &Connect) -> Result<HostState, Fault> {
         ..HostState::default()
     };
     capabilities(&mut state, &connect.capabilities().during("read its capabilities")?)?;
+    hardware::free(connect, &mut state)?;
+    state.interfaces = hardware::interfaces(connect)?;
     for network in connect.list_all_networks(0).during("list its networks")? {
         let name = network.name().during("read a network's name")?;
         if let Some(active) = present(network.is_active().during(format!("read network `{name}`")))? {
+            if let Some(read) = hardware::network(&network)? {
+                state.network_states.insert(name.clone(), read);
+            }
             state.networks.insert(name, active);
         }
     }
@@ -95,13 +104,19 @@ fn capabilities(state: &mut HostState, text: &str) -> Result<(), Fault> {
         .filter_map(|m| xml::text_at(m, "model"))
         .filter(|m| m != "none")
         .collect();
+    state.cpu = root.get("host/cpu").and_then(host_cpu);
+    state.cells = hardware::cells(&root);
     let mut types = BTreeSet::new();
     let mut machines = BTreeSet::new();
+    let mut emulators = BTreeSet::new();
     for arch in root.all("guest").filter_map(|g| g.get("arch")) {
         if arch.attribute("name").is_none_or(|n| n != state.arch) {
             continue;
         }
         let domains: Vec<&Element> = arch.all("domain").collect();
+        emulators.extend(
+            std::iter::once(arch).chain(domains.iter().copied()).flat_map(|e| e.all("emulator")).map(Element::text),
+        );
         types.extend(domains.iter().filter_map(|d| d.attribute("type").map(str::to_owned)));
         for machine in domains.iter().flat_map(|d| d.all("machine")).chain(arch.all("machine")) {
             let name = machine.text();
@@ -117,10 +132,26 @@ fn capabilities(state: &mut HostState, text: &str) -> Result<(), Fault> {
         }
     }
     state.machine_types = machines.into_iter().collect();
+    state.emulators = emulators.into_iter().collect();
     // Hardware before emulation; BTreeSet has sorted the rest.
     state.domain_types = types.into_iter().collect();
     state.domain_types.sort_by_key(|t| (t != "kvm", t == "qemu"));
     Ok(())
+}
+
+/// The host's own CPU; libvirt's test driver names no model.
+fn host_cpu(cpu: &Element) -> Option<HostCpu> {
+    let number = |name: &str| cpu.attribute_at("signature", name).unwrap_or_default();
+    Some(HostCpu {
+        model: xml::text_at(cpu, "model")?,
+        vendor: xml::text_at(cpu, "vendor").unwrap_or_default(),
+        microcode: cpu.attribute_at("microcode", "version").unwrap_or_default().to_owned(),
+        signature: match cpu.get("signature") {
+            Some(_) => ["family", "model", "stepping"].map(number).join("/"),
+            None => String::new(),
+        },
+        features: cpu.all("feature").filter_map(|f| f.attribute("name").map(str::to_owned)).collect(),
+    })
 }
 
 fn read_pool(pool: &StoragePool, name: &str) -> Result<PoolState, Fault> {
@@ -176,8 +207,9 @@ pub(super) fn volume_state(text: &str) -> Result<VolumeState, Fault> {
     })
 }
 
-/// All domains. What libvirt can tell of all at once (persistent, autostart, managed save, snapshots) is asked by list
-/// filter, in four calls instead of four a domain.
+/// All domains. What libvirt can tell of all at once (persistent, autostart, managed save, snapshots,
+/// checkpoints) is asked by list
+/// filter, in five calls instead of five a domain.
 fn domains(connect: &Connect) -> Result<Vec<DomainState>, Fault> {
     let filtered = |filter: sys::virConnectListAllDomainsFlags, what: &str| -> Result<BTreeSet<Uuid>, Fault> {
         let mut set = BTreeSet::new();
@@ -191,6 +223,11 @@ fn domains(connect: &Connect) -> Result<Vec<DomainState>, Fault> {
         autostart: filtered(sys::VIR_CONNECT_LIST_DOMAINS_AUTOSTART, "the domains that start with it")?,
         managed_save: filtered(sys::VIR_CONNECT_LIST_DOMAINS_MANAGEDSAVE, "its saved domains")?,
         snapshots: filtered(sys::VIR_CONNECT_LIST_DOMAINS_HAS_SNAPSHOT, "its domains with snapshots")?,
+        checkpoints: match filtered(sys::VIR_CONNECT_LIST_DOMAINS_HAS_CHECKPOINT, "its domains with checkpoints") {
+            // A libvirt older than checkpoints (5.6) refuses the filter.
+            Err(fault) if fault.code() == Some(sys::VIR_ERR_INVALID_ARG) => BTreeSet::new(),
+            read => read?,
+        },
     };
     let mut states = Vec::new();
     for domain in connect.list_all_domains(0).during("list its domains")? {
@@ -208,6 +245,7 @@ struct Lists {
     autostart: BTreeSet<Uuid>,
     managed_save: BTreeSet<Uuid>,
     snapshots: BTreeSet<Uuid>,
+    checkpoints: BTreeSet<Uuid>,
 }
 
 impl Lists {
@@ -219,12 +257,20 @@ impl Lists {
         if self.snapshots.contains(&uuid) {
             state.snapshots = snapshots(domain, &state.name)?;
         }
+        if self.checkpoints.contains(&uuid) {
+            state.checkpoints = checkpoints(domain, &state.name)?;
+        }
         Ok(state)
     }
 }
 
 fn snapshots(domain: &Domain, name: &str) -> Result<u32, Fault> {
     let read = domain.num_snapshots(0).during(format!("count the snapshots of `{name}`"));
+    Ok(optional(read)?.unwrap_or(0))
+}
+
+fn checkpoints(domain: &Domain, name: &str) -> Result<u32, Fault> {
+    let read = ffi::checkpoints(domain).during(format!("count the checkpoints of `{name}`"));
     Ok(optional(read)?.unwrap_or(0))
 }
 
@@ -244,6 +290,7 @@ pub(super) fn read_domain(domain: &Domain) -> Result<DomainState, Fault> {
     state.managed_save =
         optional(domain.has_managed_save(0).during(format!("read whether `{name}` is saved")))?.unwrap_or_default();
     state.snapshots = snapshots(domain, &name)?;
+    state.checkpoints = checkpoints(domain, &name)?;
     Ok(state)
 }
 

@@ -134,18 +134,9 @@ fn mutate(state: &mut State, action: &MachineAction, host: &str) -> Result<(), S
 /// A domain that was just defined.
 fn off(name: String, uuid: Uuid, xml: String) -> DomainState {
     DomainState {
-        name,
-        uuid,
-        state: RunState::Off,
-        reason: "unknown".into(),
-        persistent: true,
-        autostart: false,
-        live_xml: None,
         owner: define::owner(&xml),
         persistent_xml: Some(xml),
-        job: None,
-        managed_save: false,
-        snapshots: 0,
+        ..DomainState::new(name, uuid, RunState::Off, "unknown".into(), true)
     }
 }
 

@@ -184,6 +184,7 @@ fn offline(state: &mut State, m: &Migration, source: DomainState) -> Result<(), 
         job: None,
         managed_save: false,
         snapshots: 0,
+        checkpoints: 0,
         ..source
     };
     state.put_domain(&m.to, there);

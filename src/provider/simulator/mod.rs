@@ -21,7 +21,9 @@ pub use faults::{Call, Effect, Fault};
 
 use super::{ActError, Actor, Look, Observer, StepCtx, WriteFleet};
 use crate::action::{Action, AtTimeout, DiskPlace, MachineAction, Migration, Order};
-use crate::observed::{DomainState, HostState, Reading, RunState, VolumeState};
+use crate::observed::{
+    CellState, DomainState, HostState, InterfaceState, NetworkState, Reading, RunState, VolumeState,
+};
 use async_trait::async_trait;
 use faults::Faults;
 use migrate::Mishap;
@@ -516,6 +518,7 @@ impl World {
 fn default_host(name: &str) -> HostState {
     let q35 = "pc-q35-10.0".to_owned();
     let pc = "pc-i440fx-10.0".to_owned();
+    let bridge = InterfaceState { r#type: "bridge".into(), mtu: Some(1500) };
     HostState {
         hostname: name.to_owned(),
         uuid: Uuid::new_v5(&Uuid::NAMESPACE_URL, format!("sim-host:{name}").as_bytes()).to_string(),
@@ -523,14 +526,27 @@ fn default_host(name: &str) -> HostState {
         libvirt_version: "11.3.0".into(),
         hypervisor_version: "10.0.2".into(),
         arch: "x86_64".into(),
+        cpu: None,
         cpus: 16,
         memory: 64 << 30,
         free_memory: 64 << 30,
         domain_types: vec!["kvm".into(), "qemu".into()],
+        emulators: Vec::new(),
         machine_types: vec![pc.clone(), "pc-i440fx-7.2".into(), q35.clone(), "pc-q35-7.2".into()],
         machine_aliases: [("pc".to_owned(), pc), ("q35".to_owned(), q35)].into(),
         networks: [("default".to_owned(), true)].into(),
         security_models: Vec::new(),
+        network_states: [("default".to_owned(), NetworkState { forward: "nat".into(), ..Default::default() })].into(),
+        interfaces: Some([("br0".to_owned(), bridge)].into()),
+        cells: vec![CellState {
+            id: 0,
+            memory: 64 << 30,
+            free_memory: Some(64 << 30),
+            cpus: (0..16).collect(),
+            huge_pages: BTreeMap::new(),
+        }],
+        firmware: None,
+        probe: None,
         pools: BTreeMap::new(),
         domains: Vec::new(),
     }

@@ -33,9 +33,8 @@ impl Echo {
             Reading::Unknown { why: "it is off".into() }
         };
         watch.observed(&Observed {
-            format_version: "1.0".into(),
-            taken_at: Timestamp::now(),
             hosts: BTreeMap::from([("kvm-a".into(), reading)]),
+            ..Observed::empty(Timestamp::now())
         });
     }
 

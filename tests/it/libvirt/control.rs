@@ -197,3 +197,34 @@ fn a_disk_over_a_backing_image_is_copied_incrementally() {
     let check = vm.check_disk(&lab.local_folder("b").join(format!("{}-flat.img", vm.name())));
     assert!(check.complete && check.blocks > 10, "{check:?}");
 }
+
+/// After a move the network learns at once where the machine is, and nothing is found wrong with it.
+#[test]
+fn a_machine_that_has_moved_is_announced_to_its_network() {
+    let Some(lab) = Lab::shared() else { return };
+    let vm = lab.guest("announced");
+    let uuid = born(&lab, &vm, "a", &["boot=none", "mem=64", "net=1"]);
+    let listing = lab.virsh_ok("a", &["domiflist", vm.name()]);
+    let mac = listing.split_whitespace().last().unwrap().to_owned();
+    // Reverse ARP requests (EtherType 0x8035) are how QEMU announces a guest that arrives.
+    let listen = format!(
+        "import socket,time\ns=socket.socket(socket.AF_PACKET,socket.SOCK_RAW,socket.htons(0x8035))\ns.bind(('br0',0))\n\
+         s.settimeout(40)\nprint('ready',flush=True)\nend=time.time()+40\nwhile time.time()<end:\n \
+         f=s.recv(2000)\n if f[6:12]==bytes.fromhex('{}'): print('heard'); break\n",
+        mac.replace(':', "")
+    );
+    let heard = std::thread::scope(|scope| {
+        let listener = scope.spawn(|| lab.inside("b", &["python3", "-c", &listen]));
+        std::thread::sleep(Duration::from_secs(1));
+        in_client(&lab, async || {
+            let (writer, m) = (writer(), migration(&lab, &vm, uuid));
+            let step = step(Duration::from_secs(60));
+            act(&writer, &m, &step).await.unwrap();
+            moved(&writer, &m).await;
+            assert_eq!(*step.notes.lock().unwrap(), [] as [String; 0]);
+        });
+        listener.join().unwrap()
+    });
+    let said = String::from_utf8_lossy(&heard.stdout);
+    assert!(said.contains("heard"), "{said} {}", String::from_utf8_lossy(&heard.stderr));
+}

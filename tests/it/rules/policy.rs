@@ -22,6 +22,8 @@ fn every_way_to_move_can_be_said() {
         "compression: xbzrle, transport: Tunnelled",
         "copyStorage: All, synchronousWrites: true, deleteSourceCopies: true",
         "mode: Offline, copyStorage: All, permanent: true",
+        "copyStorage: Incremental, copyDisks: [root, vdb], retries: 3, control: Managed",
+        "windows: [{kind: Allow, days: [Sat, Sun], start: '22:00', duration: 6h}]",
     ] {
         assert_eq!(find(good), [], "{good}");
     }
@@ -43,6 +45,9 @@ fn ways_that_contradict_each_other_are_refused_with_the_way_out() {
         ("maxDowntime: 2s, raiseDowntime: {upTo: 1s}", "spec.raiseDowntime.upTo", "no more than it is at first"),
         ("mode: Offline, autoConverge: true", "spec.mode", "sends no memory"),
         ("mode: Offline, transport: Tls", "spec.mode", "sends no memory"),
+        ("copyDisks: [root]", "spec.copyDisks", "copies none"),
+        ("control: Managed, transport: Tunnelled", "spec.control", "only the source's daemon"),
+        ("windows: [{kind: Deny, start: '22:00', duration: 0s}]", "spec.windows[0].duration", "more than nothing"),
         ("permanent: false", "spec.permanent", "for good"),
         ("autoConverge: {initial: 100}", "spec.autoConverge", ""),
     ] {

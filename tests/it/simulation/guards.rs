@@ -15,7 +15,7 @@ use drover::provider::simulator::World;
 use std::sync::Arc;
 
 /// `n` running machines, each with a volume of its own, that go when their manifests go.
-fn fleet(n: usize) -> Resources {
+pub fn fleet(n: usize) -> Resources {
     let mut all = ground();
     for i in 0..n {
         let name = format!("vm-{i}");

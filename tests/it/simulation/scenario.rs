@@ -153,6 +153,7 @@ fn ctx() -> StepCtx {
         cancel: CancellationToken::new(),
         progress: Arc::new(|_| {}),
         orders: StepOrders::default(),
+        note: Arc::new(|_| {}),
     }
 }
 

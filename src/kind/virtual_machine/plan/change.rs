@@ -29,7 +29,7 @@ impl Draft<'_> {
             let difference = compare_trees(m, here.domain, &trees, here.state, self.ctx.resources, &owner)?;
             Ok((owner, difference))
         });
-        let (owner, difference) = match compared {
+        let (owner, mut difference) = match compared {
             Ok(compared) => compared,
             Err(finding) => {
                 out.report(&self.id, None).health = Health::Degraded;
@@ -37,6 +37,7 @@ impl Draft<'_> {
                 return None;
             }
         };
+        self.collapse(&mut difference);
         for path in &difference.recreate {
             out.report(&self.id, None).health = Health::Degraded;
             out.finding(

@@ -8,7 +8,7 @@ use crate::action::MachineAction;
 use crate::finding::{Code, Finding};
 use crate::kind::host::Maintenance;
 use crate::kind::virtual_machine::{VirtualMachineSpec, identity, render};
-use crate::plan::{Block, Disruption, Drafts, Effect, Health, Operation};
+use crate::plan::{Block, Disruption, Drafts, Effect, Health, Load, Operation};
 use serde_json::{Value, json};
 
 impl<'a> Draft<'a> {
@@ -82,6 +82,7 @@ impl<'a> Draft<'a> {
                 format!("`powerState` is {:?}", self.m.spec.power_state),
             );
             start.disruption = Disruption::None;
+            start.load = self.m.spec.memory.map(|memory| Load { host: host.into(), memory: memory.0 });
             chain.push(start, out);
         }
     }

@@ -12,7 +12,7 @@ use crate::kind::migration_policy::{CopyStorage, MigrationPolicySpec, Mode};
 use crate::kind::virtual_machine::volumes;
 use crate::model::Rate;
 use crate::observed::RunState;
-use crate::plan::{Block, Check, Disruption, Drafts, Effect, Estimate, Fact, Operation, closed};
+use crate::plan::{Block, Check, Disruption, Drafts, Effect, Estimate, Fact, Load, Operation, closed};
 
 /// Taken for the link where neither host says its bandwidth and the policy sets no limit.
 const ASSUMED_LINK: Rate = Rate(1_000_000_000);
@@ -54,7 +54,8 @@ impl<'a> Draft<'a> {
             self.rename_off(here, chain, out);
         }
         let mut blocks = self.cordoned(target);
-        let (migration, checks, facts) = self.migration(here, target, way, &policy);
+        let (migration, checks, facts) =
+            self.migration(here, target, way, &policy, out.arriving(target).cloned().collect());
         if way == MigrationWay::Live && !was_active {
             blocks.push(Block {
                 code: Code::CannotMove,
@@ -89,6 +90,10 @@ impl<'a> Draft<'a> {
         step.interruption = MIGRATION;
         step.blocked_by = blocks;
         step.checked(checks);
+        if way == MigrationWay::Live || wanted != PowerState::Stopped {
+            let xml = here.domain.live_xml.as_deref().or(here.domain.persistent_xml.as_deref()).unwrap_or_default();
+            step.load = Some(Load { host: target.into(), memory: domain_xml::memory_bytes(xml) });
+        }
         for wish in
             self.ctx.observed.host(target).and_then(|t| volumes(self.m, t, self.ctx.resources).ok()).unwrap_or_default()
         {
@@ -139,7 +144,7 @@ impl<'a> Draft<'a> {
         {
             let policy = self.policy();
             out.change(&self.id, None, place(here.host, target, Effect::Live));
-            let (migration, _, _) = self.migration(here, target, MigrationWay::Live, &policy);
+            let (migration, _, _) = self.migration(here, target, MigrationWay::Live, &policy, Vec::new());
             let mut step = self.step(
                 MachineAction::MigrateVirtualMachine(Box::new(migration)),
                 format!("live-migrate {} from {} to {target}", self.m.name(), here.host),
@@ -159,8 +164,7 @@ impl<'a> Draft<'a> {
 
     /// The policy in force: the machine's, that of Settings, or the default.
     pub(super) fn policy(&self) -> MigrationPolicySpec {
-        let name = self.m.spec.migration_policy.as_ref().or(self.ctx.settings.migration_policy.as_ref());
-        name.and_then(|n| self.ctx.resources.migration_policies.get(n)).map(|p| p.spec.clone()).unwrap_or_default()
+        crate::kind::virtual_machine::policy(self.m, self.ctx.resources)
     }
 
     /// The migration, and what was looked at beforehand.
@@ -170,6 +174,7 @@ impl<'a> Draft<'a> {
         target: &str,
         way: MigrationWay,
         policy: &MigrationPolicySpec,
+        arriving: Vec<Load>,
     ) -> (Migration, Vec<Check>, Vec<Fact>) {
         let to = self.ctx.resources.hosts.get(target).map(|h| &h.spec);
         let there = to.map(|t| t.migration.clone()).unwrap_or_default();
@@ -191,6 +196,7 @@ impl<'a> Draft<'a> {
                     way,
                     starts: way == MigrationWay::Live || self.m.spec.power_state != PowerState::Stopped,
                     policy,
+                    arriving,
                 };
                 facts = precheck::shared_needs(&mv);
                 precheck::run(&mv)

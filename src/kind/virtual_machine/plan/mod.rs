@@ -13,6 +13,7 @@ mod sweep;
 pub use orders::order;
 pub use sweep::sweep;
 
+use super::baseline;
 use super::import::{ADOPT, ADOPT_ON_CHANGE};
 use super::survey::{Copy, Located, Target};
 use super::{PowerState, VirtualMachineSpec};
@@ -32,6 +33,8 @@ pub(super) struct Draft<'a> {
     pub m: &'a Manifest<VirtualMachineSpec>,
     pub id: ResourceId,
     pub ctx: &'a Context<'a>,
+    /// The baseline that `m` has in the place of `cpu.mode: Baseline`, in words; or why it is not known.
+    pub baseline: Option<&'a Result<String, String>>,
 }
 
 /// A domain that was found, on a host that was read.
@@ -44,7 +47,19 @@ pub(super) struct Here<'a> {
 
 /// Drafts what brings a machine to what its manifest says.
 pub fn draft(m: &Manifest<VirtualMachineSpec>, ctx: &Context<'_>, out: &mut Drafts) {
-    let d = Draft { m, id: m.id(), ctx };
+    let resolved = baseline::resolve(m, ctx.resources, ctx.observed);
+    let m = resolved.as_ref().map_or(m, |r| &r.manifest);
+    let d = Draft { m, id: m.id(), ctx, baseline: resolved.as_ref().map(|r| &r.found) };
+    if let Some(Err(why)) = d.baseline {
+        out.finding(
+            Finding::new(
+                Code::BaselineUnknown,
+                format!("the common CPU that `{}` should have is not known: {why}", m.name()),
+            )
+            .of(m, "spec.cpu")
+            .hint("its CPU stays as it is; bring the hosts back, or name those that count in `spec.cpu.hosts`"),
+        );
+    }
     let located = ctx.survey.located(m.name());
     match located {
         Located::Unknown { hosts } => d.unknown(hosts, out),
@@ -68,6 +83,12 @@ pub fn draft(m: &Manifest<VirtualMachineSpec>, ctx: &Context<'_>, out: &mut Draf
         ),
         Located::Foreign { copy } => d.foreign(copy, out),
         Located::Moving { from, to } => d.moving(from.as_ref(), to.as_ref(), out),
+        // With any other CPU it would have to be restarted once the right one is known.
+        Located::Absent if matches!(d.baseline, Some(Err(_))) => {
+            let report = out.report(&d.id, None);
+            report.sync = Sync::OutOfSync;
+            report.health = Health::Missing;
+        }
         Located::Absent => match d.target() {
             Ok(host) => d.create(host, out),
             Err(block) => d.nowhere(block, out),
@@ -379,6 +400,13 @@ impl<'a> Draft<'a> {
         }
     }
 
+    /// Shows the many changes of a CPU that nobody wrote as one.
+    fn collapse(&self, difference: &mut super::Difference) {
+        if let Some(Ok(words)) = self.baseline {
+            baseline::collapse(difference, words);
+        }
+    }
+
     fn refuse_uuid(&self, uuid: Uuid, here: Here<'_>, out: &mut Drafts) {
         self.change("spec.uuid", json!(here.domain.uuid), json!(uuid), Effect::Recreate, out);
         out.report(&self.id, None).health = Health::Degraded;
@@ -394,13 +422,14 @@ impl<'a> Draft<'a> {
 
     /// Shows what differs, and does nothing.
     fn report_drift(&self, here: Here<'_>, target: &str, out: &mut Drafts) {
-        if let Ok(difference) = super::compare(
+        if let Ok(mut difference) = super::compare(
             self.m,
             here.domain,
             here.state,
             self.ctx.resources,
             &self.owner(Some(here.domain), Vec::new()),
         ) {
+            self.collapse(&mut difference);
             for change in difference.changes {
                 out.change(&self.id, None, change);
             }

@@ -6,7 +6,7 @@ use crate::action::MachineAction;
 use crate::finding::{Code, Finding};
 use crate::model::Span;
 use crate::observed::RunState;
-use crate::plan::{Block, Disruption, Drafts, Effect, Estimate, Interruption, Operation, StepDraft};
+use crate::plan::{Block, Disruption, Drafts, Effect, Estimate, Interruption, Load, Operation, StepDraft};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -98,6 +98,7 @@ impl Draft<'_> {
             format!("start {} on {}", self.m.name(), here.host),
             format!("it is off ({}) and `powerState` is {:?}", here.domain.reason, self.m.spec.power_state),
         );
+        start.load = self.m.spec.memory.map(|memory| Load { host: here.host.into(), memory: memory.0 });
         start.blocked_by = self.elsewhere(here);
         start
     }

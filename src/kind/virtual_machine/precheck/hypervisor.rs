@@ -1,13 +1,14 @@
-//! What the destination is: another host than the source, of the same kind, with the machine type.
+//! What the destination is: another host than the source, of the same kind, not older, with the machine type.
 
 use super::{Move, Sheet};
-use crate::domain_xml;
+use crate::domain_xml::Element;
 use crate::plan::Precheck;
 
-pub(super) fn check(mv: &Move<'_>, sheet: &mut Sheet<'_>) {
+pub(super) fn check(mv: &Move<'_>, xml: &Element, sheet: &mut Sheet<'_>) {
     identity(mv, sheet);
-    driver(mv, sheet);
-    machine_type(mv, sheet);
+    kind(mv, xml, sheet);
+    versions(mv, sheet);
+    machine_type(mv, xml, sheet);
 }
 
 fn identity(mv: &Move<'_>, sheet: &mut Sheet<'_>) {
@@ -25,35 +26,103 @@ fn identity(mv: &Move<'_>, sheet: &mut Sheet<'_>) {
     }
 }
 
-fn driver(mv: &Move<'_>, sheet: &mut Sheet<'_>) {
-    let (here, there) = (&mv.source.driver, &mv.destination.driver);
-    if here != there {
-        sheet.fail(
-            Precheck::Hypervisor,
-            format!("`{}` runs {there}, `{}` runs {here}", mv.to, mv.from),
+/// Driver, architecture, domain type, emulator.
+fn kind(mv: &Move<'_>, xml: &Element, sheet: &mut Sheet<'_>) {
+    let name = Precheck::Hypervisor;
+    let there = mv.destination;
+    if mv.source.driver != there.driver {
+        return sheet.fail(
+            name,
+            format!("`{}` runs {}, `{}` runs {}", mv.to, there.driver, mv.from, mv.source.driver),
             "choose a host of the same kind",
         );
+    }
+    let arch = xml.attribute_at("os/type", "arch").unwrap_or(&mv.source.arch);
+    if arch == mv.source.arch && !there.arch.is_empty() && arch != there.arch {
+        sheet.fail(
+            name,
+            format!("it is a machine for {arch}, and `{}` is {}", mv.to, there.arch),
+            "choose a host of that architecture",
+        );
+    }
+    let wanted = xml.attribute("type").unwrap_or_default();
+    if !there.domain_types.is_empty() && !there.domain_types.iter().any(|t| t == wanted) {
+        sheet.fail(
+            name,
+            format!("it is a `{wanted}` machine, and `{}` offers {}", mv.to, there.domain_types.join(", ")),
+            "choose a host that offers it; KVM may be switched off in the firmware",
+        );
+    }
+    // A program of somebody's own stands in no capabilities.
+    if let Some(emulator) = xml.text_at("devices/emulator")
+        && mv.source.emulators.contains(&emulator)
+        && !there.emulators.is_empty()
+        && !there.emulators.contains(&emulator)
+    {
+        sheet.fail(
+            name,
+            format!("its emulator is {emulator}, and `{}` has {}", mv.to, there.emulators.join(", ")),
+            "give the machine an emulator that both hosts have, under the same path",
+        );
+    }
+    sheet.otherwise(name, format!("both run {}, and `{}` takes `{wanted}` machines for {arch}", there.driver, mv.to));
+}
+
+fn versions(mv: &Move<'_>, sheet: &mut Sheet<'_>) {
+    let mut parts = Vec::new();
+    let mut older = Vec::new();
+    for (what, here, there) in [
+        ("libvirt", &mv.source.libvirt_version, &mv.destination.libvirt_version),
+        ("hypervisor", &mv.source.hypervisor_version, &mv.destination.hypervisor_version),
+    ] {
+        let (Some(a), Some(b)) = (numbers(here), numbers(there)) else { continue };
+        let shown = format!("{what} {here} to {there}");
+        if b < a {
+            older.push(shown);
+        } else {
+            parts.push(shown);
+        }
+    }
+    if !older.is_empty() {
+        sheet.fail(
+            Precheck::Versions,
+            format!("`{}` has an older release: {}", mv.to, older.join(", ")),
+            "update the destination first, or try it with a machine that matters little",
+        );
+    } else if parts.is_empty() {
+        sheet.unknown(Precheck::Versions, "the hosts do not tell their versions");
     } else {
-        sheet.pass(Precheck::Hypervisor, format!("both run {there}"));
+        sheet.pass(Precheck::Versions, parts.join(", "));
     }
 }
 
-fn machine_type(mv: &Move<'_>, sheet: &mut Sheet<'_>) {
+/// A version's numbers: `11.3.0`.
+pub(super) fn numbers(version: &str) -> Option<Vec<u32>> {
+    version.split('.').map(|n| n.parse().ok()).collect()
+}
+
+fn machine_type(mv: &Move<'_>, xml: &Element, sheet: &mut Sheet<'_>) {
     let there = mv.destination;
-    let Some(machine) = domain_xml::machine_type(mv.running_xml()) else {
+    let Some(machine) = xml.attribute_at("os/type", "machine") else {
         return sheet.unknown(Precheck::MachineType, "the definition names no machine type");
     };
     if there.machine_types.is_empty() {
         sheet.unknown(Precheck::MachineType, format!("`{}` does not tell its machine types", mv.to));
-    } else if there.machine_types.contains(&machine) || there.machine_aliases.contains_key(&machine) {
+    } else if there.machine_types.iter().any(|m| m == machine) || there.machine_aliases.contains_key(machine) {
         sheet.pass(Precheck::MachineType, format!("`{}` knows {machine}", mv.to));
     } else {
+        let family: String = machine.chars().take_while(|c| !c.is_ascii_digit()).collect();
+        let newest = there.machine_types.iter().filter(|m| m.starts_with(&family));
+        let newest = newest.max_by_key(|m| m.get(family.len()..).and_then(numbers));
         sheet.fail(
             Precheck::MachineType,
             format!(
-                "`{}` does not know the machine type {machine}; it knows {} others",
+                "`{}` does not know the machine type {machine}; {}",
                 mv.to,
-                there.machine_types.len()
+                newest.map_or_else(
+                    || format!("it knows {} others", there.machine_types.len()),
+                    |n| format!("its newest of that family is {n}")
+                )
             ),
             "update its hypervisor, or give the machine an older type and restart it",
         );

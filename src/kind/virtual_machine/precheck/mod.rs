@@ -9,12 +9,19 @@
 mod baggage;
 mod devices;
 mod disks;
+mod firmware;
 mod hypervisor;
 mod identity;
 mod networks;
+mod paths;
+mod reach;
+mod release;
 mod room;
 mod shared;
 mod storage;
+#[cfg(test)]
+mod tests;
+mod topology;
 
 pub(crate) use shared::needs as shared_needs;
 pub(crate) use storage::missing_pools;
@@ -25,11 +32,23 @@ use crate::domain_xml::{self, Element};
 use crate::kind::migration_policy::MigrationPolicySpec;
 use crate::model::{Bytes, Manifest};
 use crate::observed::{DomainState, HostState};
-use crate::plan::{Check, Context, Precheck, Treatment, Verdict};
+use crate::plan::{Check, Context, Load, Precheck, Treatment, Verdict};
 
 /// Every subject, in the order in which they are looked at.
-const SUBJECTS: &[fn(&Move<'_>, &mut Sheet<'_>)] =
-    &[hypervisor::check, devices::check, room::check, storage::check, networks::check, identity::check, baggage::check];
+const SUBJECTS: &[fn(&Move<'_>, &Element, &mut Sheet<'_>)] = &[
+    hypervisor::check,
+    release::check,
+    devices::check,
+    firmware::check,
+    paths::check,
+    topology::check,
+    room::check,
+    storage::check,
+    networks::check,
+    |mv, _, sheet| identity::check(mv, sheet),
+    baggage::check,
+    |mv, _, sheet| reach::check(mv, sheet),
+];
 
 /// A move that is looked at: a machine, where it is, and where it is to be.
 pub(crate) struct Move<'a> {
@@ -53,6 +72,8 @@ pub(crate) struct Move<'a> {
     pub starts: bool,
     /// The policy in force.
     pub policy: &'a MigrationPolicySpec,
+    /// What else the plan brings to the destination before it.
+    pub arriving: Vec<Load>,
 }
 
 /// What the prechecks found.
@@ -66,17 +87,17 @@ pub(crate) struct Prechecked {
 /// Looks at everything.
 pub(crate) fn run(mv: &Move<'_>) -> Prechecked {
     let mut sheet = Sheet::new(mv.policy);
-    if mv.definition().is_none() {
+    let Ok(xml) = domain_xml::parse(mv.running_xml()) else {
         sheet.fail(
             Precheck::HostRead,
             format!("the definition of `{}` on `{}` could not be read", mv.domain.name, mv.from),
             "plan again; if it stays so, `virsh dumpxml` says more",
         );
         return Prechecked { checks: sheet.finish(), copy: Vec::new() };
-    }
+    };
     sheet.pass(Precheck::HostRead, format!("`{}` and `{}` were read completely", mv.from, mv.to));
     for subject in SUBJECTS {
-        subject(mv, &mut sheet);
+        subject(mv, &xml, &mut sheet);
     }
     let copy = disks::check(mv, &mut sheet);
     Prechecked { checks: sheet.finish(), copy }
@@ -98,11 +119,6 @@ impl<'a> Move<'a> {
     /// The definition that lasts. Empty where there is none.
     fn lasting_xml(&self) -> &'a str {
         self.domain.persistent_xml.as_deref().or(self.domain.live_xml.as_deref()).unwrap_or_default()
-    }
-
-    /// The definition that moves, as a tree; nothing where it is not XML.
-    fn definition(&self) -> Option<Element> {
-        domain_xml::parse(self.running_xml()).ok()
     }
 
     fn is_live(&self) -> bool {
@@ -135,6 +151,11 @@ impl<'p> Sheet<'p> {
             Treatment::Block | Treatment::Require => Verdict::Block,
         };
         self.put(name, verdict, message.into(), Some(hint.into()));
+    }
+
+    /// Whether a precheck that is not passed holds the move back.
+    pub fn blocks(&self, name: Precheck) -> bool {
+        self.treatment(name) >= Treatment::Block
     }
 
     /// It is not as it should be, and never a reason by itself to hold a move back; a policy can still ask for that.
@@ -186,6 +207,11 @@ impl<'p> Sheet<'p> {
         self.checks.sort_by_key(|c| c.name);
         self.checks
     }
+}
+
+/// The devices of a definition.
+fn devices(xml: &Element) -> impl Iterator<Item = &Element> {
+    xml.get("devices").into_iter().flat_map(Element::elements)
 }
 
 /// Bytes for people, to the mebibyte, rounded down.

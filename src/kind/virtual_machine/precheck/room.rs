@@ -1,27 +1,62 @@
 //! Room at the destination: memory and CPUs.
 
+use super::topology::has_huge_pages;
 use super::{Move, Sheet, mebibytes};
-use crate::domain_xml;
+use crate::domain_xml::{self, Element};
 use crate::plan::Precheck;
 
-pub(super) fn check(mv: &Move<'_>, sheet: &mut Sheet<'_>) {
-    let needed = domain_xml::memory_bytes(mv.running_xml());
-    let free = mv.destination.free_memory;
+pub(super) fn check(mv: &Move<'_>, xml: &Element, sheet: &mut Sheet<'_>) {
+    memory(mv, xml, sheet);
+    cpus(mv, xml, sheet);
+}
+
+fn memory(mv: &Move<'_>, xml: &Element, sheet: &mut Sheet<'_>) {
+    let name = Precheck::Memory;
     if !mv.starts {
-        return sheet.pass(Precheck::Memory, "it stays off: it takes no memory");
+        return sheet.pass(name, "it stays off: it takes no memory");
     }
+    if has_huge_pages(xml) {
+        return sheet.pass(name, "its memory is in huge pages, which are counted by themselves");
+    }
+    let (needed, free) = (domain_xml::memory_bytes(mv.running_xml()), mv.destination.free_memory);
     if free == 0 {
-        sheet.unknown(Precheck::Memory, format!("`{}` does not tell how much memory is free", mv.to));
-    } else if needed > free {
+        return sheet.unknown(name, format!("`{}` does not tell how much memory is free", mv.to));
+    }
+    // What leaves the host may leave it later: only what arrives is counted.
+    let arriving: u64 = mv.arriving.iter().map(|a| a.memory).sum();
+    let others = match mv.arriving.len() {
+        0 => String::new(),
+        1 => format!(", after {} for one that this plan brings there before it", mebibytes(arriving)),
+        n => format!(", after {} for {n} that this plan brings there before it", mebibytes(arriving)),
+    };
+    let figures =
+        format!("`{}` has {} of memory free{others}, and it needs {}", mv.to, mebibytes(free), mebibytes(needed));
+    if needed > free.saturating_sub(arriving) {
+        sheet.fail(name, figures, "free memory there, or choose another host");
+    } else {
+        sheet.pass(name, figures);
+    }
+}
+
+fn cpus(mv: &Move<'_>, xml: &Element, sheet: &mut Sheet<'_>) {
+    let name = Precheck::Vcpus;
+    let Some(vcpu) = xml.get("vcpu") else {
+        return sheet.unknown(name, "the definition does not say how many CPUs it has");
+    };
+    let current = vcpu.attribute("current").and_then(|c| c.parse().ok());
+    let Some(wanted) = current.or_else(|| vcpu.text().parse::<u32>().ok()) else {
+        return sheet.unknown(name, "the definition does not say how many CPUs it has");
+    };
+    let there = mv.destination.cpus;
+    if there == 0 {
+        sheet.unknown(name, format!("`{}` does not tell how many CPUs it has", mv.to));
+    } else if wanted > there {
         sheet.fail(
-            Precheck::Memory,
-            format!("`{}` has {} of memory free, and it needs {}", mv.to, mebibytes(free), mebibytes(needed)),
-            "free memory there, or choose another host",
+            name,
+            format!("it has {wanted} CPUs, and `{}` has {there}", mv.to),
+            "it runs there, and slowly; choose a larger host",
         );
     } else {
-        sheet.pass(
-            Precheck::Memory,
-            format!("`{}` has {} of memory free, and it needs {}", mv.to, mebibytes(free), mebibytes(needed)),
-        );
+        sheet.pass(name, format!("it has {wanted} CPUs, and `{}` has {there}", mv.to));
     }
 }

@@ -99,6 +99,14 @@ fn cpus(say: &mut Say<'_>) {
             "take it out, or write `mode: custom`",
         ),
     }
+    if !cpu.hosts.is_empty() && cpu.mode != CpuMode::Baseline {
+        say.at(
+            Code::Contradiction,
+            "spec.cpu.hosts",
+            "`hosts` says whose common CPU it is, which only `mode: Baseline` asks for",
+            "take it out, or write `mode: Baseline`",
+        );
+    }
     let mut seen = BTreeSet::new();
     for (i, feature) in cpu.features.iter().enumerate() {
         if !seen.insert(&feature.name) {

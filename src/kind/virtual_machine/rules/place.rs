@@ -25,6 +25,9 @@ pub(super) fn check(say: &mut Say<'_>, all: &Resources) {
             );
         }
     }
+    for (i, host) in spec.cpu.iter().flat_map(|cpu| &cpu.hosts).enumerate() {
+        all.check_reference(say.manifest, &format!("spec.cpu.hosts[{i}]"), &HostSpec::KIND, host, say.findings);
+    }
     match (&spec.host, &spec.placement) {
         (Some(_), Some(_)) => say.at(
             Code::Contradiction,

@@ -14,6 +14,7 @@
 
 mod follow;
 mod judge;
+mod prove;
 mod retune;
 mod storage;
 
@@ -133,7 +134,13 @@ pub(super) async fn act(hosts: &Hosts, m: &Migration, ctx: &StepCtx) -> Result<(
         },
         place => return Err(stop(m, place, &before, None)),
     };
-    judge(from, to, m, before.source.as_ref(), ended).await
+    judge(from, to, m, before.source.as_ref(), ended).await?;
+    if live(m) {
+        for words in prove::prove(to, m, before.source.as_ref()).await {
+            (ctx.note)(format!("`{}` has moved to `{}`: {words}", m.name, m.to));
+        }
+    }
+    Ok(())
 }
 
 /// How a migration's call, or its job, ended.
