@@ -146,7 +146,8 @@ impl Plan {
     /// Adds the steps that are under way and that the plan does not have by itself.
     fn adopt(&mut self, under_way: &[Step]) {
         let known: BTreeSet<String> = self.steps.iter().map(|s| s.id.clone()).collect();
-        let mut adopted: Vec<Step> = under_way.iter().filter(|s| !known.contains(&s.id)).cloned().collect();
+        let is_wanted = |s: &&Step| !known.contains(&s.id) && !self.steps.iter().any(|own| own.cancels(s));
+        let mut adopted: Vec<Step> = under_way.iter().filter(is_wanted).cloned().collect();
         for step in &mut adopted {
             step.depends_on.clear();
             step.blocked_by.clear();

@@ -1,7 +1,7 @@
 //! The plan as data: the JSON of the contract (`schemas/plan.schema.json`).
 
 use super::Check;
-use crate::action::Action;
+use crate::action::{Action, MachineAction};
 use crate::finding::{Finding, Source};
 use crate::model::{ResourceId, Revision};
 use schemars::JsonSchema;
@@ -256,6 +256,17 @@ pub struct Block {
 }
 
 impl Step {
+    /// Whether it ends another step that is under way, which then is not followed.
+    pub(super) fn cancels(&self, other: &Step) -> bool {
+        match (&self.action, &other.action) {
+            (
+                Action::Machine(MachineAction::CancelDiskMove { uuid, to, .. }),
+                Action::Machine(MachineAction::MoveDisk(m)),
+            ) => *uuid == m.uuid && *to == m.to,
+            _ => false,
+        }
+    }
+
     /// Whether it is held back.
     pub fn is_blocked(&self) -> bool {
         !self.blocked_by.is_empty()

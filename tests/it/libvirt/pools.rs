@@ -37,7 +37,7 @@ fn every_pool_is_one_by_libvirt_s_schema() {
         "type: netfs, source: {host: n, path: /x, format: cifs}, target: /schema/2",
         "type: netfs, source: {host: n, path: /y}, target: /schema/3",
         "type: fs, source: {devices: [/dev/sdb1], format: ext4}, target: /schema/4, mountOptions: [noatime]",
-        "type: logical, source: {name: vg}",
+        "type: logical, source: {name: vg}, target: /dev/vg",
         "type: iscsi, source: {host: n, devices: ['iqn.2026-01.com.example:x']}, target: /dev/disk/by-path",
     ];
     let definitions = definitions(&specs);

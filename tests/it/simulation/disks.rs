@@ -7,6 +7,7 @@ use drover::action::{Action, DiskPlace, MachineAction};
 use drover::finding::Code;
 use drover::journal::Journal;
 use drover::kind::Resources;
+use drover::kind::storage_pool::{PoolSource, PoolType};
 use drover::kind::virtual_machine::{Disk, DiskFormat, VirtualMachineSpec};
 use drover::model::Bytes;
 use drover::observed::OwnedVolume;
@@ -200,5 +201,28 @@ fn a_pool_that_is_shared_and_does_not_say_so_is_told() {
             matches!(&s.action, Action::Machine(MachineAction::MigrateVirtualMachine(_))) && s.is_blocked()
         };
         assert!(plan.steps.iter().any(held), "{}", steps(&plan));
+    });
+}
+
+#[test]
+fn what_cannot_be_read_of_a_host_is_said_while_an_nfs_pool_is_set_up() {
+    paused(async {
+        let (world, journal) = (world(), journal());
+        world.edit("b", |h| h.security_models = vec!["selinux".into(), "dac".into()]);
+        let nfs = || {
+            let mut all = ground();
+            let pool = &mut all.storage_pools.get_mut("shared").unwrap().spec;
+            pool.r#type = PoolType::Netfs;
+            pool.source =
+                Some(PoolSource { host: Some("nfs".into()), path: Some("/srv".into()), ..Default::default() });
+            desired(all)
+        };
+        let plan = plan_for(&world, &nfs(), &[]).await;
+        let said: Vec<_> = plan.findings.iter().filter(|f| f.code == Code::StorageAccess).collect();
+        assert!(said.len() == 1 && said[0].message.contains("`b`"), "{said:?}");
+        assert!(said[0].hint.as_deref().unwrap_or_default().contains("setsebool -P virt_use_nfs 1"), "{said:?}");
+        converge(&world, &nfs(), &journal).await.unwrap();
+        let plan = plan_for(&world, &nfs(), &[]).await;
+        assert!(plan.findings.iter().all(|f| f.code != Code::StorageAccess), "once");
     });
 }
