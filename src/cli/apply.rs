@@ -108,7 +108,8 @@ fn carry_out(
 
 /// Shows the plan. Who approved it beforehand need not read it; otherwise nothing is done that could not be seen.
 fn show(plan: &Plan, args: &ApplyArgs, out: &mut Output) -> Result<(), CliError> {
-    match text::write(&mut out.stdout, plan, text::Options { colour: out.paint.0, full: args.full }) {
+    let options = text::Options { colour: out.paint.0, full: args.full };
+    match text::write(&mut out.prose(), plan, options) {
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe && args.auto_approve => Ok(()),
         Err(e) => Err(CliError::failed("the plan could not be shown, so nothing was done").caused_by(e)),
         Ok(()) => Ok(()),

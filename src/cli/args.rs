@@ -163,12 +163,16 @@ pub struct PlanArgs {
     pub adopt: AdoptArgs,
 }
 
-/// Machines that may be taken over.
+/// What the operator says beyond the manifests.
 #[derive(Clone, Debug, Default, Args)]
 pub struct AdoptArgs {
     /// Take over the existing domain of this VirtualMachine, which Drover does not own yet. May be given several times.
     #[arg(long, value_name = "NAME")]
     pub adopt: Vec<String>,
+    /// Move machines with `placement` that could stay, so that hosts are filled evenly. Once; `placement.rebalance: Always`
+    /// in Settings does it in every pass.
+    #[arg(long)]
+    pub rebalance: bool,
 }
 
 /// `drover import`

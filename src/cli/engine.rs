@@ -42,7 +42,8 @@ pub fn options(adopt: &AdoptArgs, desired: &Desired) -> Result<PlanOptions, CliE
                 .hint("name a VirtualMachine of the manifests"));
         }
     }
-    Ok(PlanOptions { adopt: adopt.adopt.iter().cloned().collect(), ..PlanOptions::default() })
+    let names = adopt.adopt.iter().cloned().collect();
+    Ok(PlanOptions { adopt: names, rebalance: adopt.rebalance, ..PlanOptions::default() })
 }
 
 /// Reads a saved observation.

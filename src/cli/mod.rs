@@ -3,6 +3,7 @@
 
 mod apply;
 mod args;
+mod bars;
 mod completions;
 mod cpu_baseline;
 mod daemon;

@@ -5,7 +5,9 @@ use super::exit::CliError;
 use crate::finding::Severity;
 use crate::render::Paint;
 use crate::render::escape::line as terminal;
+use crate::render::wrap::Wrapped;
 use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
 
 /// A command's two outputs, and what they can show.
 pub struct Output {
@@ -17,6 +19,17 @@ pub struct Output {
     pub err_paint: Paint,
     /// Whether progress may be drawn: standard error is a terminal that can.
     pub bars: bool,
+    /// Characters in a line of `stdout`, where it is a terminal.
+    pub width: Option<usize>,
+    /// The same of standard error.
+    err_width: Option<usize>,
+}
+
+/// Wide enough that no line is broken: for what is not a terminal.
+const ANY_WIDTH: usize = usize::MAX;
+
+fn width<T: AsFd>(of: &T) -> Option<usize> {
+    terminal_size::terminal_size_of(of).map(|(width, _)| usize::from(width.0))
 }
 
 impl Output {
@@ -35,12 +48,24 @@ impl Output {
             paint: Paint(colour(stdout)),
             err_paint: Paint(colour(stderr)),
             bars: stderr && !dumb && global.color != When::Never,
+            width: width(&io::stdout()),
+            err_width: width(&io::stderr()),
         }
+    }
+
+    /// `stdout` for text: on a terminal its lines are broken between words. To be flushed in the end.
+    pub fn prose(&mut self) -> Wrapped<&mut dyn Write> {
+        Wrapped::new(&mut *self.stdout, self.width.unwrap_or(ANY_WIDTH))
+    }
+
+    /// The same for standard error.
+    fn err_prose(&self) -> Wrapped<io::Stderr> {
+        Wrapped::new(io::stderr(), self.err_width.unwrap_or(ANY_WIDTH))
     }
 
     /// Tells the user something that is not the result. Nobody reading is no reason to stop.
     pub fn note(&self, text: &str) {
-        let _ = writeln!(io::stderr(), "{}", terminal(text));
+        let _ = writeln!(self.err_prose(), "{}", terminal(text));
     }
 
     /// Warns.
@@ -60,7 +85,7 @@ impl Output {
             Severity::Warning => self.err_paint.yellow(&label),
             Severity::Info => self.err_paint.cyan(&label),
         };
-        let mut stderr = io::stderr();
+        let mut stderr = self.err_prose();
         let _ = writeln!(stderr, "{label} {}", terminal(text));
         if let Some(hint) = hint {
             let _ = writeln!(stderr, "\nhint: {}", terminal(hint));

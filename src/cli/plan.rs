@@ -31,7 +31,8 @@ pub fn run(args: &PlanArgs, global: &Global, out: &mut Output) -> Result<Exit, C
     }
     match args.output {
         PlanFormat::Text => {
-            text::write(&mut out.stdout, &plan, text::Options { colour: out.paint.0, full: args.full })?;
+            let options = text::Options { colour: out.paint.0, full: args.full };
+            text::write(&mut out.prose(), &plan, options)?;
         }
         PlanFormat::Markdown => markdown::write(&mut out.stdout, &plan)?,
         PlanFormat::Json => json::write(&mut out.stdout, &plan)?,

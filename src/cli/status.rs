@@ -4,7 +4,7 @@ use super::args::{Global, RecordFormat, StatusArgs};
 use super::exit::{CliError, Exit};
 use super::history;
 use super::output::Output;
-use super::{fetch, progress};
+use super::{bars, fetch};
 use crate::daemon::{DaemonStatus, PassResult, Phase, STATUS_VERSION};
 use crate::journal::Outcome;
 use crate::render::escape::line as terminal;
@@ -136,14 +136,11 @@ fn doing(status: &DaemonStatus) -> String {
 /// What runs and what went wrong, each on its own line.
 fn troubles(out: &mut Output, status: &DaemonStatus) -> io::Result<()> {
     let paint = out.paint;
-    for step in status.current.iter().flat_map(|p| p.steps.values()) {
-        let how = match (&step.retrying, &step.progress) {
-            (Some(error), _) => format!("will be tried again after: {error}"),
-            (None, Some(progress)) => progress::amounts(progress),
-            (None, None) => format!("since {}", time(step.started_at)),
-        };
-        writeln!(out.stdout, "  {}: {}", terminal(&step.summary), terminal(&how))?;
-    }
+    let steps = status.current.iter().flat_map(|p| p.steps.values());
+    let width = out.width;
+    let mut prose = out.prose();
+    bars::write(&mut prose, steps, width, paint)?;
+    prose.flush()?;
     if let Some(error) = &status.fetch.error {
         let hint = error.hint.as_ref().map_or_else(String::new, |h| format!("; {h}"));
         let text = format!("since {}: {}{hint}", time(error.since), error.message);
@@ -152,7 +149,7 @@ fn troubles(out: &mut Output, status: &DaemonStatus) -> io::Result<()> {
     if let Some(invalid) = &status.invalid {
         let label = format!("Commit {} is invalid and changes nothing:", short_id(&invalid.commit));
         writeln!(out.stdout, "{}", paint.red(&terminal(&label)))?;
-        crate::render::text::findings(&mut out.stdout, &invalid.findings, paint)?;
+        crate::render::text::findings(&mut out.prose(), &invalid.findings, paint)?;
     }
     let Some(last) = status.last.as_ref().filter(|l| l.summary.result != PassResult::Succeeded) else { return Ok(()) };
     for (step, outcome) in &last.summary.outcomes {
@@ -170,7 +167,7 @@ fn troubles(out: &mut Output, status: &DaemonStatus) -> io::Result<()> {
         let text = format!("failed {times}, rests until {}{why}", time(rest.until));
         writeln!(out.stdout, "{} step {}: {}", paint.yellow("waits:"), terminal(step), terminal(&text))?;
     }
-    crate::render::text::findings(&mut out.stdout, &last.summary.findings, paint)
+    crate::render::text::findings(&mut out.prose(), &last.summary.findings, paint)
 }
 
 /// Resources that are not as they should be.

@@ -116,6 +116,8 @@ pub struct StepDraft {
     pub needs: Vec<Fact>,
     /// Why it is held back.
     pub blocked_by: Vec<Block>,
+    /// Of steps that could begin at once those of a higher rank come first (`placement.priority`).
+    pub rank: i32,
     /// For a move: what was looked at beforehand ([`StepDraft::checked`] adds them, and what holds the step back).
     pub checks: Vec<Check>,
     /// What it takes of a host, for a move and a start.
@@ -138,6 +140,7 @@ impl StepDraft {
             offers: Vec::new(),
             needs: Vec::new(),
             blocked_by: Vec::new(),
+            rank: 0,
             checks: Vec::new(),
             load: None,
         }

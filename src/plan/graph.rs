@@ -6,14 +6,18 @@ use crate::finding::{Code, Finding};
 use petgraph::algo::tarjan_scc;
 use petgraph::graph::DiGraph;
 use sha2::{Digest, Sha256};
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 /// The ordered steps of some drafts. Equal drafts in any order of kinds give equal steps: among steps that are ready at
-/// once, the one drafted first comes first.
-pub fn order(drafts: &mut Drafts) -> Vec<Step> {
-    let steps = std::mem::take(&mut drafts.steps);
-    let edges = edges(&steps);
+/// once, the one of the highest rank comes first, then the one drafted first.
+///
+/// `hold` may add to what each step comes after, and hold steps back, before they are ordered.
+pub fn order(drafts: &mut Drafts, hold: impl FnOnce(&mut [StepDraft], &mut [BTreeSet<usize>])) -> Vec<Step> {
+    let mut steps = std::mem::take(&mut drafts.steps);
+    let mut edges = edges(&steps);
+    hold(&mut steps, &mut edges);
     let mut sequence = topological(&steps, &edges);
     let mut in_circle = BTreeSet::new();
     if sequence.len() < steps.len() {
@@ -114,7 +118,7 @@ fn edges(steps: &[StepDraft]) -> Vec<BTreeSet<usize>> {
         .collect()
 }
 
-/// Kahn's order, smallest index first; leaves out what is in or behind a circle.
+/// Kahn's order, highest rank and smallest index first; leaves out what is in or behind a circle.
 fn topological(steps: &[StepDraft], edges: &[BTreeSet<usize>]) -> Vec<usize> {
     let mut waiting: Vec<usize> = edges.iter().map(BTreeSet::len).collect();
     let mut followers: Vec<Vec<usize>> = vec![Vec::new(); steps.len()];
@@ -123,14 +127,15 @@ fn topological(steps: &[StepDraft], edges: &[BTreeSet<usize>]) -> Vec<usize> {
             followers[*d].push(i);
         }
     }
-    let mut ready: BTreeSet<usize> = (0..steps.len()).filter(|i| waiting[*i] == 0).collect();
+    let key = |i: usize| (Reverse(steps[i].rank), i);
+    let mut ready: BTreeSet<(Reverse<i32>, usize)> = (0..steps.len()).filter(|i| waiting[*i] == 0).map(key).collect();
     let mut sequence = Vec::with_capacity(steps.len());
-    while let Some(i) = ready.pop_first() {
+    while let Some((_, i)) = ready.pop_first() {
         sequence.push(i);
         for f in &followers[i] {
             waiting[*f] -= 1;
             if waiting[*f] == 0 {
-                ready.insert(*f);
+                ready.insert(key(*f));
             }
         }
     }
@@ -230,7 +235,7 @@ mod tests {
         maker.offers.push(fact("p"));
         drafts.step(user);
         drafts.step(maker);
-        let steps = order(&mut drafts);
+        let steps = order(&mut drafts, |_, _| {});
         assert_eq!(steps.iter().map(|s| s.resource.name.as_str()).collect::<Vec<_>>(), ["maker", "user"]);
         assert_eq!(steps[1].depends_on, [steps[0].id.clone()]);
     }
@@ -248,7 +253,8 @@ mod tests {
         third.after.push(second);
         drafts.step(third);
         drafts.step(draft("other"));
-        let blocked: Vec<_> = order(&mut drafts).iter().map(|s| (s.resource.name.clone(), s.is_blocked())).collect();
+        let blocked: Vec<_> =
+            order(&mut drafts, |_, _| {}).iter().map(|s| (s.resource.name.clone(), s.is_blocked())).collect();
         assert_eq!(
             blocked,
             [("first".into(), true), ("second".into(), true), ("third".into(), true), ("other".to_owned(), false)]
@@ -264,7 +270,7 @@ mod tests {
         drafts.step(a);
         drafts.step(b);
         drafts.step(draft("free"));
-        let steps = order(&mut drafts);
+        let steps = order(&mut drafts, |_, _| {});
         assert_eq!(steps.iter().filter(|s| s.is_blocked()).count(), 2);
         assert_eq!(drafts.findings[0].code, Code::Cycle);
         assert!(drafts.findings[0].message.contains("start a; start b"));

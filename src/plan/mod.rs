@@ -1,8 +1,10 @@
 //! The plan: what would be done, in which order, and why. [`plan`] is a pure function of what is wanted, what is there
 //! and the time; nothing else comes in, and equal inputs give equal bytes.
 
+mod capacity;
 mod check;
 mod draft;
+mod evacuation;
 mod graph;
 mod guard;
 mod types;
@@ -50,6 +52,8 @@ pub struct PlanOptions {
     /// Resources whose manifests changed since the last revision that was carried out. A difference on any other resource
     /// is drift. `None` for "not known": every difference is taken for a wish of Git.
     pub changed: Option<BTreeSet<ResourceId>>,
+    /// Whether machines that may stay may move for balance (`--rebalance`), whatever Settings say.
+    pub rebalance: bool,
 }
 
 impl PlanOptions {
@@ -84,7 +88,7 @@ pub fn plan(input: &PlanInput<'_>) -> Plan {
         now: input.now,
         options: &input.options,
         commit: input.desired.revision.commit.as_deref(),
-        survey: Survey::new(resources, input.observed),
+        survey: Survey::new(resources, input.observed, input.options.rebalance),
     };
     let mut drafts = Drafts::default();
     for (id, origin, _) in resources.ids() {
@@ -97,9 +101,10 @@ pub fn plan(input: &PlanInput<'_>) -> Plan {
                 .hint("what was done since is not in this plan; observe anew"),
         );
     }
-    let mut steps = graph::order(&mut drafts);
+    let mut steps = graph::order(&mut drafts, |steps, edges| capacity::hold(steps, edges, &ctx));
     guard::apply(&mut steps, input, &settings);
     let mut findings = drafts.findings;
+    findings.extend(evacuation::tell(&steps, &ctx));
     finding::sort(&mut findings);
     let resources: Vec<ResourceReport> = drafts.reports.into_values().collect();
     let mut plan = Plan {

@@ -6,6 +6,7 @@
 //! be listed, as many as fit are, and the rest is counted.
 
 use super::escape::{line as terminal, markdown as md, markdown_code as code};
+use super::moves;
 use super::value::{Shown, Sign};
 use super::view::{self, BlockView, ResourceView, StepView, Symbol, View};
 use crate::finding::{Finding, Severity};
@@ -46,6 +47,10 @@ pub fn render(plan: &Plan) -> String {
     ];
     for section in fit(lists, MUST_SEE) {
         out.push_str(&section);
+    }
+
+    if moves::are_many(&view) {
+        out.push_str(&moves::markdown(&view));
     }
 
     let room = LIMIT.saturating_sub(out.len() + foot.len() + CUT_NOTES);

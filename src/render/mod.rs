@@ -8,10 +8,12 @@ pub mod escape;
 pub mod findings;
 pub mod json;
 pub mod markdown;
+mod moves;
 mod paint;
 pub mod table;
 pub mod text;
 mod value;
 pub mod view;
+pub mod wrap;
 
 pub use paint::Paint;

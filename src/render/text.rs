@@ -1,10 +1,10 @@
 //! A plan for the terminal, in the manner of Terraform: a legend of the symbols in use, each resource with its fields,
 //! the steps in order, what there is to say, and one last line that sums up.
 
-use super::Paint;
 use super::escape::line as terminal;
 use super::value::{Shown, Sign};
 use super::view::{self, FieldView, ResourceView, StepView, Symbol, View};
+use super::{Paint, moves};
 use crate::finding::{Finding, Severity};
 use crate::plan::{Disruption, Interruption, Plan, Step, Verdict};
 use std::io::{self, Write};
@@ -24,8 +24,12 @@ pub fn write(out: &mut dyn Write, plan: &Plan, options: Options) -> io::Result<(
     let view = View::new(plan);
     let writer = Writer { paint: Paint(options.colour), full: options.full };
     writer.head(&mut out, &view)?;
-    for resource in &view.resources {
+    let many = moves::are_many(&view);
+    for resource in view.resources.iter().filter(|r| !many || !moves::only_moves(r)) {
         writer.resource(&mut out, &view, resource)?;
+    }
+    if many {
+        moves::write(&mut out, &view, writer.paint)?;
     }
     writer.steps(&mut out, &view)?;
     writer.findings(&mut out, &view)?;
@@ -144,13 +148,15 @@ impl Writer {
             return Ok(());
         }
         writeln!(out, "Steps, in order:\n")?;
+        let many = moves::are_many(view);
         for step in &view.steps {
-            self.step(out, step)?;
+            // What a move takes is in their table.
+            self.step(out, step, many && view::migration(step.step).is_some())?;
         }
         writeln!(out)
     }
 
-    fn step(&self, out: &mut dyn Write, view: &StepView<'_>) -> io::Result<()> {
+    fn step(&self, out: &mut dyn Write, view: &StepView<'_>, brief: bool) -> io::Result<()> {
         let step = view.step;
         let held = if view.held_back { self.paint.yellow(" [held back]") } else { "".into() };
         writeln!(out, "{:>4}. {}{held}", view.number, terminal(&step.summary))?;
@@ -162,9 +168,13 @@ impl Writer {
                 _ => part,
             })
             .collect();
-        writeln!(out, "      {}", costs.join(", "))?;
+        if !brief {
+            writeln!(out, "      {}", costs.join(", "))?;
+        }
         writeln!(out, "      why: {}", terminal(&step.why))?;
-        writeln!(out, "      undo: {}", terminal(step.undo.as_deref().unwrap_or("nothing undoes it")))?;
+        if !brief {
+            writeln!(out, "      undo: {}", terminal(step.undo.as_deref().unwrap_or("nothing undoes it")))?;
+        }
         if !view.waits_for.is_empty() {
             writeln!(out, "      waits for: {}", view::list(&view.waits_for))?;
         }

@@ -7,6 +7,7 @@ mod crash;
 mod disks;
 mod executor;
 mod guards;
+mod place;
 mod policy;
 mod scenario;
 mod support;

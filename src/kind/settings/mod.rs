@@ -2,4 +2,4 @@
 
 mod spec;
 
-pub use spec::{Drift, SettingsSpec, SyncWindow, Weekday, WindowKind, check_windows};
+pub use spec::{Drift, PlacementSettings, Rebalance, SettingsSpec, SyncWindow, Weekday, WindowKind, check_windows};

@@ -3,7 +3,7 @@
 use crate::finding::{Code, Finding, Severity};
 use crate::kind::migration_policy::MigrationPolicySpec;
 use crate::kind::{Resources, Spec};
-use crate::model::{KindName, Manifest, Span};
+use crate::model::{Bytes, KindName, Manifest, Span};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +37,50 @@ pub struct SettingsSpec {
     /// How machines move where neither they nor anything else says: the name of a MigrationPolicy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub migration_policy: Option<String>,
+    /// How hosts are chosen for machines with `placement`.
+    #[serde(skip_serializing_if = "PlacementSettings::is_default")]
+    pub placement: PlacementSettings,
+}
+
+/// How hosts are chosen for machines with `placement` (docs/placement.md).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct PlacementSettings {
+    /// Memory of each host that no machine is placed into: for the host itself and for what QEMU takes beside the guests'
+    /// memory.
+    pub memory_reserve: Bytes,
+    /// Most virtual CPUs in use for each CPU of a host.
+    #[schemars(range(min = 1, max = 256))]
+    pub vcpus_per_cpu: u32,
+    /// Whether machines that may stay are moved all the same when hosts are filled unevenly.
+    pub rebalance: Rebalance,
+    /// How far the shares of memory in use of two hosts may differ before rebalancing moves a machine from one to the
+    /// other, in per cent of a host's memory.
+    #[schemars(range(min = 1, max = 100))]
+    pub imbalance: u32,
+}
+
+impl Default for PlacementSettings {
+    fn default() -> Self {
+        // 512 MiB: Nova's `reserved_host_memory_mb`. 10: KubeVirt's `cpuAllocationRatio`.
+        Self { memory_reserve: Bytes(512 << 20), vcpus_per_cpu: 10, rebalance: Rebalance::Never, imbalance: 20 }
+    }
+}
+
+impl PlacementSettings {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Whether machines move only because hosts are filled unevenly.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Rebalance {
+    /// Never: a machine that may stay stays. `drover plan --rebalance` and `drover apply --rebalance` do it once.
+    #[default]
+    Never,
+    /// In every pass, while hosts differ by more than `imbalance`.
+    Always,
 }
 
 impl Default for SettingsSpec {
@@ -51,6 +95,7 @@ impl Default for SettingsSpec {
             suspended: Vec::new(),
             max_concurrent: 8,
             migration_policy: None,
+            placement: PlacementSettings::default(),
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::observed::{CompareCpu, DomainState, MeasureDirtyRate, Observed, Platf
 /// What has to be asked for a plan from this observation.
 pub fn questions(resources: &Resources, observed: &Observed) -> Questions {
     let mut questions = Questions::default();
-    let survey = Survey::new(resources, observed);
+    let survey = Survey::new(resources, observed, false);
     for m in resources.virtual_machines.values() {
         if baseline::is_asked(m) {
             questions.baselines.insert((baseline::hosts(m, resources), baseline::platform(m)));

@@ -124,15 +124,39 @@ pub struct VirtualMachineSpec {
     pub drift: Option<Drift>,
 }
 
-/// Lets Drover choose the host.
+/// Lets Drover choose the host (docs/placement.md). A machine stays where it may; it moves only where it may not stay.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Placement {
     /// Hosts that may have it.
     pub hosts: LabelSelector,
-    /// Label keys: machines with the same value of one of them do not share a host.
+    /// Label keys: machines with the same value of one of them share a host, and move one after the other.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub affinity: Vec<String>,
+    /// Label keys: machines with the same value of one of them do not share a host, at no time.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub anti_affinity: Vec<String>,
+    /// Labels of hosts over which machines are spread as far as the rules above leave a choice.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub spread: Vec<Spread>,
+    /// Machines of a higher priority are placed, and leave a host that is emptied, before those of a lower one.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub priority: i32,
+}
+
+fn is_zero(n: &i32) -> bool {
+    *n == 0
+}
+
+/// Spreads machines over the values of a label of hosts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Spread {
+    /// The label of hosts: `rack`.
+    pub over: String,
+    /// A label of machines: those with the same value of it are spread. All that say the same `spread` where not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub among: Option<String>,
 }
 
 /// What a machine should be doing.

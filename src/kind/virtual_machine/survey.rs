@@ -15,8 +15,8 @@
 
 use super::VirtualMachineSpec;
 use super::identity;
+use super::place::{self, Places};
 use crate::kind::Resources;
-use crate::kind::host::Maintenance;
 use crate::model::Manifest;
 use crate::observed::{DomainState, JobOperation, Observed, Reading, RunState};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -100,14 +100,15 @@ pub enum Target {
 #[derive(Clone, Debug, Default)]
 pub struct Survey {
     located: BTreeMap<String, Located>,
-    targets: BTreeMap<String, Target>,
+    places: Places,
     unknown: BTreeMap<String, String>,
     claimed: BTreeSet<Copy>,
 }
 
 impl Survey {
-    /// Looks for every machine on every host.
-    pub fn new(resources: &Resources, observed: &Observed) -> Self {
+    /// Looks for every machine on every host, and chooses hosts for those with `placement`. `rebalance`: machines that
+    /// may stay may move for balance, whatever Settings say.
+    pub fn new(resources: &Resources, observed: &Observed, rebalance: bool) -> Self {
         let mut survey = Self { unknown: unknown_hosts(resources, observed), ..Self::default() };
         let index = Index::new(observed);
         for machine in resources.virtual_machines.values() {
@@ -116,7 +117,7 @@ impl Survey {
             let located = judge(machine, &copies, observed, resources, &survey.unknown);
             survey.located.insert(machine.name().to_owned(), located);
         }
-        survey.targets = targets(resources, observed, &survey);
+        survey.places = place::choose(resources, observed, &survey, rebalance);
         survey
     }
 
@@ -127,7 +128,12 @@ impl Survey {
 
     /// Where a machine should be.
     pub fn target(&self, machine: &str) -> Option<&Target> {
-        self.targets.get(machine)
+        self.places.targets.get(machine)
+    }
+
+    /// Why a machine with `placement` should be where it is not, in words.
+    pub fn reason(&self, machine: &str) -> Option<&str> {
+        self.places.reasons.get(machine).map(String::as_str)
     }
 
     /// Hosts that could not be read and that nobody vouches for, with the reason.
@@ -257,101 +263,4 @@ fn judge(
     };
     let stale = with.iter().filter(|(c, _)| *c != here.0).map(|(c, _)| (*c).clone()).collect();
     Located::At { copy: here.0.clone(), stale }
-}
-
-/// Chooses a host for every machine: pinned ones have theirs; the others stay where they may, and go where most memory
-/// is left where they may not. In the order of names, so that equal input gives equal places.
-fn targets(resources: &Resources, observed: &Observed, survey: &Survey) -> BTreeMap<String, Target> {
-    let mut chosen: BTreeMap<String, Target> = BTreeMap::new();
-    let mut load = Load { resources, by_host: BTreeMap::new() };
-    let mut open = Vec::new();
-    for machine in resources.virtual_machines.values() {
-        match (&machine.spec.host, &machine.spec.placement) {
-            (Some(host), _) => {
-                load.put(machine, host);
-                chosen.insert(machine.name().into(), Target::Host(host.clone()));
-            }
-            (None, Some(_)) => open.push(machine),
-            (None, None) => {}
-        }
-    }
-    let mut homeless = Vec::new();
-    for machine in open {
-        let current = match survey.located(machine.name()) {
-            Located::At { copy, .. } | Located::Foreign { copy } => Some(&copy.host),
-            Located::Moving { to: Some(copy), .. } | Located::Moving { from: Some(copy), to: None } => Some(&copy.host),
-            _ => None,
-        };
-        let stays = current.filter(|h| {
-            load.allows(machine, h, false)
-                && resources.hosts.get(*h).is_some_and(|h| h.spec.maintenance != Maintenance::Evacuate)
-        });
-        match stays {
-            Some(host) => {
-                load.put(machine, host);
-                chosen.insert(machine.name().into(), Target::Host(host.clone()));
-            }
-            None => homeless.push(machine),
-        }
-    }
-    for machine in homeless {
-        let best = resources
-            .hosts
-            .iter()
-            .filter(|(name, host)| {
-                observed.host(name).is_some()
-                    && host.spec.maintenance == Maintenance::None
-                    && load.allows(machine, name, true)
-            })
-            .filter_map(|(name, _)| {
-                Some((observed.host(name)?.memory.checked_sub(load.memory(name) + memory(machine))?, name))
-            })
-            .max_by(|a, b| a.0.cmp(&b.0).then(b.1.cmp(a.1)));
-        let target = match best {
-            Some((_, host)) => {
-                load.put(machine, host);
-                Target::Host(host.clone())
-            }
-            None => Target::Nowhere {
-                why: "no host matches `placement`, can be read, is in service, has the memory and keeps the anti-affinity".into(),
-            },
-        };
-        chosen.insert(machine.name().into(), target);
-    }
-    chosen
-}
-
-fn memory(machine: &Manifest<VirtualMachineSpec>) -> u64 {
-    machine.spec.max_memory.or(machine.spec.memory).map_or(0, |m| m.0)
-}
-
-/// What is placed so far.
-struct Load<'a> {
-    resources: &'a Resources,
-    by_host: BTreeMap<String, Vec<&'a Manifest<VirtualMachineSpec>>>,
-}
-
-impl<'a> Load<'a> {
-    fn put(&mut self, machine: &'a Manifest<VirtualMachineSpec>, host: &str) {
-        self.by_host.entry(host.to_owned()).or_default().push(machine);
-    }
-
-    fn memory(&self, host: &str) -> u64 {
-        self.by_host.get(host).into_iter().flatten().map(|m| memory(m)).sum()
-    }
-
-    /// Whether placement and anti-affinity let a machine be on a host.
-    fn allows(&self, machine: &Manifest<VirtualMachineSpec>, host: &str, newly: bool) -> bool {
-        let Some(placement) = &machine.spec.placement else { return false };
-        let Some(manifest) = self.resources.hosts.get(host) else { return false };
-        if !placement.hosts.matches(&manifest.metadata.labels) || (newly && manifest.spec.fenced) {
-            return false;
-        }
-        !self.by_host.get(host).into_iter().flatten().any(|other| {
-            placement.anti_affinity.iter().any(|key| {
-                let value = machine.metadata.labels.get(key);
-                value.is_some() && other.metadata.labels.get(key) == value
-            })
-        })
-    }
 }

@@ -94,7 +94,7 @@ fn the_disk_of_a_machine_that_is_off_goes_to_another_pool() {
     let local = fleet.local_pool(false);
     let vm = fleet.machine("web");
     fleet.change(&vm, "pool: offmove", &format!("pool: {local}"));
-    fleet.edit("policies.yaml", "  maxDowntime: 300ms", "  maxDowntime: 300ms\n  deleteSourceCopies: true");
+    fleet.edit("policies.yaml", "  maxDowntime: 300ms", "  maxDowntime: 300ms\n  copyStorage: All\n  deleteSourceCopies: true");
     let first = fleet.push("web on kvm-a");
     fleet.start();
     fleet.settles(&first);
@@ -149,7 +149,7 @@ fn a_copy_that_a_dead_drover_left_is_followed_or_aborted() {
 
     let copying = |fleet: &Fleet<'_>| {
         wait_for("the copy is under way", PATIENCE, || {
-            let job = lab.virsh_ok("a", &["blockjob", vm.name(), "vdb", "--info"]);
+            let job = lab.virsh_ok("a", &["blockjob", vm.name(), "vdb", "--raw"]);
             if job.contains("Block Copy") { Ok(()) } else { Err(format!("{job}\n{}", fleet.log_text())) }
         });
     };
@@ -163,7 +163,7 @@ fn a_copy_that_a_dead_drover_left_is_followed_or_aborted() {
     let back = fleet.push("no, stay");
     fleet.start();
     fleet.settles(&back);
-    let job = lab.virsh_ok("a", &["blockjob", vm.name(), "vdb", "--info"]);
+    let job = lab.virsh_ok("a", &["blockjob", vm.name(), "vdb", "--raw"]);
     assert!(!job.contains("Block Copy"), "{job}");
     assert!(!fleet.shared_file(&half).exists() && !fleet.shared_file(&volume).exists());
     assert_eq!(fleet.disk_at(&vm, "a", "vdb", &[]), format!("/srv/local/halfway/{volume}"));
@@ -172,7 +172,7 @@ fn a_copy_that_a_dead_drover_left_is_followed_or_aborted() {
     let moved = fleet.push("yes, move");
     copying(&fleet);
     fleet.kill();
-    let went_on = lab.virsh_ok("a", &["blockjob", vm.name(), "vdb", "--info"]);
+    let went_on = lab.virsh_ok("a", &["blockjob", vm.name(), "vdb", "--raw"]);
     assert!(went_on.contains("Block Copy"), "{went_on}");
     fleet.start();
     fleet.settles(&moved);

@@ -64,7 +64,10 @@ impl<'a> Draft<'a> {
         let mut define = self.step(
             MachineAction::DefineDomain { host: host.into(), name: name.into(), uuid, xml },
             format!("define {} on {host}", self.m.name()),
-            "no host that could be read has it",
+            match self.ctx.survey.reason(self.m.name()) {
+                Some(why) => format!("no host that could be read has it; {why}"),
+                None => "no host that could be read has it".to_owned(),
+            },
         );
         define.blocked_by = blocks;
         chain.push(define, out);

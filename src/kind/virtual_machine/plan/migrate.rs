@@ -83,11 +83,24 @@ impl<'a> Draft<'a> {
                 self.m.name(),
                 here.host
             ),
-            format!("the manifest says `{target}`; it {} on {}", if was_active { "runs" } else { "is" }, here.host),
+            match self.ctx.survey.reason(self.m.name()) {
+                Some(why) => why.to_owned(),
+                None => {
+                    format!(
+                        "the manifest says `{target}`; it {} on {}",
+                        if was_active { "runs" } else { "is" },
+                        here.host
+                    )
+                }
+            },
         );
         step.estimate = self.estimate(here, target, way, &policy, copied);
         step.disruption = if way == MigrationWay::Live { Disruption::Brief } else { Disruption::None };
         step.interruption = MIGRATION;
+        if self.m.spec.placement.is_some() {
+            step.undo =
+                Some(format!("nothing moves it back by itself; `host: {}` in place of `placement` does", here.host));
+        }
         step.blocked_by = blocks;
         step.checked(checks);
         if way == MigrationWay::Live || wanted != PowerState::Stopped {

@@ -91,7 +91,7 @@ pub fn draft(m: &Manifest<VirtualMachineSpec>, ctx: &Context<'_>, out: &mut Draf
         }
         Located::Absent => match d.target() {
             Ok(host) => d.create(host, out),
-            Err(block) => d.nowhere(block, out),
+            Err(block) => d.nowhere(None, block, out),
         },
         Located::At { copy, stale } => {
             let Some(here) = d.here(copy) else { return };
@@ -150,7 +150,9 @@ impl<'a> Draft<'a> {
 
     /// A draft for this machine.
     fn step(&self, action: MachineAction, summary: impl Into<String>, why: impl Into<String>) -> StepDraft {
-        StepDraft::new(Action::Machine(action), self.id.clone(), summary, why)
+        let mut step = StepDraft::new(Action::Machine(action), self.id.clone(), summary, why);
+        step.rank = super::priority(self.m);
+        step
     }
 
     fn note(&self, operation: Operation, out: &mut Drafts) {
@@ -193,15 +195,18 @@ impl<'a> Draft<'a> {
         out.finding(Finding::new(code, message).of(self.m, "metadata.name").hint(hint));
     }
 
-    fn nowhere(&self, block: Block, out: &mut Drafts) {
+    /// No host takes it: it is not made, or stays where it must not.
+    fn nowhere(&self, here: Option<Here<'_>>, block: Block, out: &mut Drafts) {
         let report = out.report(&self.id, None);
         report.sync = Sync::OutOfSync;
-        report.health = Health::Missing;
-        out.finding(
-            Finding::new(block.code, format!("`{}` has no host: {}", self.m.name(), block.reason))
-                .of(self.m, "spec.placement")
-                .hint(block.way_out),
-        );
+        let message = match here {
+            None => {
+                report.health = Health::Missing;
+                format!("`{}` has no host: {}", self.m.name(), block.reason)
+            }
+            Some(here) => format!("`{}` has to leave `{}`, and cannot: {}", self.m.name(), here.host, block.reason),
+        };
+        out.finding(Finding::new(block.code, message).of(self.m, "spec.placement").hint(block.way_out));
     }
 
     /// A domain of its name or UUID that is not Drover's: taken over where that was asked for, refused otherwise.
@@ -354,7 +359,7 @@ impl<'a> Draft<'a> {
         let target = match self.target() {
             Ok(target) => target,
             Err(block) => {
-                self.nowhere(block, out);
+                self.nowhere(Some(here), block, out);
                 return;
             }
         };

@@ -2,11 +2,11 @@
 
 use super::{Move, Sheet, devices};
 use crate::domain_xml::Element;
+use crate::observed::HostState;
 use crate::plan::Precheck;
 
 pub(super) fn check(mv: &Move<'_>, xml: &Element, sheet: &mut Sheet<'_>) {
-    let found: Vec<String> = devices(xml).filter_map(|d| immovable(d, mv)).chain(encrypted(xml)).collect();
-    for device in found {
+    for device in immovable_devices(xml, mv.source) {
         if mv.is_live() {
             sheet.fail(
                 Precheck::Devices,
@@ -24,8 +24,13 @@ pub(super) fn check(mv: &Move<'_>, xml: &Element, sheet: &mut Sheet<'_>) {
     sheet.otherwise(Precheck::Devices, "it has no device of its host");
 }
 
+/// Everything of a running machine that cannot be sent away from a host, in words.
+pub(crate) fn immovable_devices(xml: &Element, source: &HostState) -> Vec<String> {
+    devices(xml).filter_map(|d| immovable(d, source)).chain(encrypted(xml)).collect()
+}
+
 /// What about a device cannot be sent.
-fn immovable(device: &Element, mv: &Move<'_>) -> Option<String> {
+fn immovable(device: &Element, source: &HostState) -> Option<String> {
     let kind = device.attribute("type").unwrap_or_default();
     // The stand-by half of a pair is unplugged for the move, and plugged in again after it.
     if device.get("teaming").is_some_and(|t| t.attribute("type") == Some("transient")) {
@@ -41,7 +46,7 @@ fn immovable(device: &Element, mv: &Move<'_>) -> Option<String> {
             }
             "network" => {
                 let network = device.attribute_at("source", "network")?;
-                let pool = mv.source.network_states.get(network).filter(|n| n.forward == "hostdev")?;
+                let pool = source.network_states.get(network).filter(|n| n.forward == "hostdev")?;
                 Some(format!("interface (network `{network}` hands out host devices: forward mode {})", pool.forward))
             }
             _ => None,

@@ -23,6 +23,7 @@ mod storage;
 mod tests;
 mod topology;
 
+pub(crate) use devices::immovable_devices;
 pub(crate) use shared::needs as shared_needs;
 pub(crate) use storage::missing_pools;
 

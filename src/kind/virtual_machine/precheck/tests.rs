@@ -172,7 +172,7 @@ impl World {
             now: Timestamp::UNIX_EPOCH,
             options: &options,
             commit: None,
-            survey: Survey::new(&self.resources, &observed),
+            survey: Survey::new(&self.resources, &observed, false),
         };
         run(&Move {
             ctx: &ctx,
