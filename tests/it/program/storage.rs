@@ -94,12 +94,18 @@ fn the_disk_of_a_machine_that_is_off_goes_to_another_pool() {
     let local = fleet.local_pool(false);
     let vm = fleet.machine("web");
     fleet.change(&vm, "pool: offmove", &format!("pool: {local}"));
-    fleet.edit("policies.yaml", "  maxDowntime: 300ms", "  maxDowntime: 300ms\n  copyStorage: All\n  deleteSourceCopies: true");
+    fleet.edit(
+        "policies.yaml",
+        "  maxDowntime: 300ms",
+        "  maxDowntime: 300ms\n  copyStorage: All\n  deleteSourceCopies: true",
+    );
     let first = fleet.push("web on kvm-a");
     fleet.start();
     fleet.settles(&first);
     vm.wait_beats(20);
-    fleet.change(&vm, "  host: kvm-a", "  powerState: Stopped\n  host: kvm-a");
+    // The lab's guest heeds no button.
+    let off = "  powerState: Stopped\n  shutdownTimeout: 1s\n  forceShutdown: true\n  host: kvm-a";
+    fleet.change(&vm, "  host: kvm-a", off);
     let off = fleet.push("off");
     fleet.settles(&off);
     let volume = format!("{}-data.raw", vm.name());
