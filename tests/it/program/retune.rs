@@ -2,11 +2,8 @@
 
 use super::*;
 
-/// The bandwidth of the policy is raised in Git while the machine moves: the move that runs gets it.
-#[test]
-fn a_policy_that_changes_in_git_changes_the_migration_that_runs() {
-    let Some(lab) = Lab::shared() else { return };
-    let mut fleet = Fleet::new(&lab, "retune");
+/// A machine in the middle of a move from a to b that would take minutes.
+fn moving<'lab>(fleet: &mut Fleet<'lab>) -> Rc<Guest<'lab>> {
     let vm = fleet.machine("web");
     fleet.change(&vm, "  host: kvm-a", "  migrationPolicy: slow\n  host: kvm-a");
     fleet.edit("policies.yaml", "bandwidth: 40Mbit/s", "bandwidth: 8Mbit/s");
@@ -16,10 +13,20 @@ fn a_policy_that_changes_in_git_changes_the_migration_that_runs() {
     vm.wait_beats(10);
     fleet.change(&vm, "host: kvm-a", "host: kvm-b");
     let moves = fleet.push("web to kvm-b");
+    let lab = fleet.lab;
     fleet.until("memory flows", |s| {
         s.current.as_ref().is_some_and(|c| c.commit == moves)
             && lab.virsh_ok("a", &["domjobinfo", vm.name()]).contains("Memory processed")
     });
+    vm
+}
+
+/// The bandwidth of the policy is raised in Git while the machine moves: the move that runs gets it.
+#[test]
+fn a_policy_that_changes_in_git_changes_the_migration_that_runs() {
+    let Some(lab) = Lab::shared() else { return };
+    let mut fleet = Fleet::new(&lab, "retune");
+    let vm = moving(&mut fleet);
     fleet.edit("policies.yaml", "bandwidth: 8Mbit/s", "bandwidth: 2Gbit/s");
     let faster = fleet.push("faster");
     let begun = std::time::Instant::now();
@@ -35,20 +42,8 @@ fn a_policy_that_changes_in_git_changes_the_migration_that_runs() {
 fn a_move_that_is_reverted_in_git_is_aborted() {
     let Some(lab) = Lab::shared() else { return };
     let mut fleet = Fleet::new(&lab, "reverted");
-    let vm = fleet.machine("web");
-    fleet.change(&vm, "  host: kvm-a", "  migrationPolicy: slow\n  host: kvm-a");
-    fleet.edit("policies.yaml", "bandwidth: 40Mbit/s", "bandwidth: 8Mbit/s");
-    let first = fleet.push("web on kvm-a");
-    fleet.start();
-    fleet.settles(&first);
-    vm.wait_beats(10);
     let since = SystemTime::now();
-    fleet.change(&vm, "host: kvm-a", "host: kvm-b");
-    let moves = fleet.push("web to kvm-b");
-    fleet.until("memory flows", |s| {
-        s.current.as_ref().is_some_and(|c| c.commit == moves)
-            && lab.virsh_ok("a", &["domjobinfo", vm.name()]).contains("Memory processed")
-    });
+    let vm = moving(&mut fleet);
     fleet.change(&vm, "host: kvm-b", "host: kvm-a");
     let back = fleet.push("no, stay");
     fleet.settles(&back);

@@ -12,21 +12,24 @@
 //! the destination that is not known to be a copy is never written to (`storage.rs`). Killed at any moment, the next Drover
 //! finds the job, or the outcome, and goes on from there.
 
+mod call;
 mod check;
 mod follow;
 mod judge;
 mod prove;
 mod retune;
 mod storage;
+mod words;
 
 use super::connect::{Host, Hosts};
 use super::domain::{self, word};
 use super::error::{During, Fault};
 use super::{ffi, volume};
-use crate::action::{AtTimeout, Control, Migration, MigrationWay, Tuning};
+use crate::action::{AtTimeout, Control, Migration, MigrationWay};
 use crate::kind::host::{Transport, parse_uri};
 use crate::observed::{DomainState, MoveMark, Progress};
 use crate::provider::{ActError, Look, StepCtx};
+use call::call;
 use follow::Followed;
 use judge::{Place, Sides};
 use std::sync::Arc;
@@ -34,6 +37,7 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use virt_sys as sys;
+use words::{failed, left, stayed_alone, stop, untold};
 
 /// How long the two hosts may take to agree after a migration's end: a destination that lost its peer keeps its half until
 /// its keepalive runs out (seen: 27 to 30 s).
@@ -329,117 +333,6 @@ async fn drive(
     Ok(Ended { fault: result.err(), aborted })
 }
 
-/// The call that moves a machine; it holds its thread until the end.
-fn call(
-    c: &virt::connect::Connect,
-    m: &Migration,
-    paused: bool,
-    keeps_holes: bool,
-    destination: Option<&virt::connect::Connect>,
-) -> Result<(), Fault> {
-    let what = || format!("move `{}` to host `{}`", m.name, m.to);
-    let domain = c.lookup_domain_by_uuid_string(&m.uuid.to_string()).during(what())?;
-    let mut parameters = ffi::MigrationParameters::new();
-    let mut flags = 0;
-    if m.permanent {
-        flags |= sys::VIR_MIGRATE_PERSIST_DEST | sys::VIR_MIGRATE_UNDEFINE_SOURCE;
-    }
-    if m.arrive_paused && live(m) {
-        flags |= sys::VIR_MIGRATE_PAUSED;
-    }
-    if let Some(name) = &m.rename {
-        parameters.text(sys::VIR_MIGRATE_PARAM_DEST_NAME, name).during(what())?;
-    }
-    if destination.is_none() {
-        flags |= sys::VIR_MIGRATE_PEER2PEER;
-    }
-    if live(m) {
-        flags |= sys::VIR_MIGRATE_LIVE | sys::VIR_MIGRATE_ABORT_ON_ERROR;
-        if let Some(uri) = &m.listen_uri {
-            parameters.text(sys::VIR_MIGRATE_PARAM_URI, uri).during(what())?;
-        }
-        if let Some(mib) = m.bandwidth_mib {
-            parameters.ullong(sys::VIR_MIGRATE_PARAM_BANDWIDTH, mib).during(what())?;
-        }
-        if let Some(n) = m.parallel {
-            flags |= sys::VIR_MIGRATE_PARALLEL;
-            let n = i32::try_from(n).unwrap_or(i32::MAX);
-            parameters.int(sys::VIR_MIGRATE_PARAM_PARALLEL_CONNECTIONS, n).during(what())?;
-        }
-        if m.auto_converge {
-            flags |= sys::VIR_MIGRATE_AUTO_CONVERGE;
-        }
-        // A paused guest has nothing to fetch pages for: libvirt refuses post-copy for it.
-        let post_copy = m.may_post_copy() && !paused && !m.arrive_paused;
-        if post_copy {
-            flags |= sys::VIR_MIGRATE_POSTCOPY;
-        }
-        flags |= tune(&m.tuning, post_copy, &mut parameters).during(what())?;
-        if !m.copy.is_empty() {
-            flags |= if m.incremental { sys::VIR_MIGRATE_NON_SHARED_INC } else { sys::VIR_MIGRATE_NON_SHARED_DISK };
-            for v in &m.copy {
-                parameters.text(sys::VIR_MIGRATE_PARAM_MIGRATE_DISKS, &v.target).during(what())?;
-                if keeps_holes {
-                    // Without it QEMU fills the whole of a raw image with zeroes first.
-                    parameters.text(sys::VIR_MIGRATE_PARAM_MIGRATE_DISKS_DETECT_ZEROES, &v.target).during(what())?;
-                }
-            }
-        }
-        // Some releases take it only while a migration runs; the follower tries again then. libvirt's own is set, too: what
-        // an aborted migration was given stays with the machine.
-        let longest = m.max_downtime_millis.unwrap_or(follow::LONGEST_PAUSE);
-        let _ = domain.migrate_set_max_downtime(longest, 0);
-    } else {
-        flags |= sys::VIR_MIGRATE_OFFLINE;
-        // The last look: libvirt would take a running machine, too, and leave a second copy that can be started.
-        if domain.is_active().during(what())? {
-            let why = format!("`{}` runs, and a move while off was planned", m.name);
-            return Err(Fault::refused(why, "plan again"));
-        }
-    }
-    match destination {
-        Some(destination) => ffi::migrate_managed(&domain, destination, &parameters, flags),
-        None => ffi::migrate(&domain, &m.destination_uri, &parameters, flags),
-    }
-    .during(what())
-}
-
-/// The flags and parameters of how a migration converges and travels.
-fn tune(
-    tuning: &Tuning,
-    post_copy: bool,
-    parameters: &mut ffi::MigrationParameters,
-) -> Result<u32, virt::error::Error> {
-    let mut flags = 0;
-    let per_cent = [
-        (sys::VIR_MIGRATE_PARAM_AUTO_CONVERGE_INITIAL, tuning.throttle_initial),
-        (sys::VIR_MIGRATE_PARAM_AUTO_CONVERGE_INCREMENT, tuning.throttle_increment),
-    ];
-    for (name, value) in per_cent {
-        if let Some(value) = value {
-            parameters.int(name, i32::try_from(value).unwrap_or(i32::MAX))?;
-        }
-    }
-    if let Some(method) = &tuning.compression {
-        flags |= sys::VIR_MIGRATE_COMPRESSED;
-        parameters.text(sys::VIR_MIGRATE_PARAM_COMPRESSION, method)?;
-    }
-    if let Some(mib) = tuning.post_copy_bandwidth_mib.filter(|_| post_copy) {
-        parameters.ullong(sys::VIR_MIGRATE_PARAM_BANDWIDTH_POSTCOPY, mib)?;
-    }
-    for (on, flag) in [
-        (tuning.zero_copy, sys::VIR_MIGRATE_ZEROCOPY),
-        (tuning.tls, sys::VIR_MIGRATE_TLS),
-        (tuning.tunnelled, sys::VIR_MIGRATE_TUNNELLED),
-        (tuning.synchronous_writes, sys::VIR_MIGRATE_NON_SHARED_SYNCHRONOUS_WRITES),
-    ] {
-        if on {
-            flags |= flag;
-        }
-    }
-    Ok(flags)
-}
-
 /// Where the destination's daemon refuses a connection from here, the source would fare no better. Silence means less:
 /// the source may be on another network.
 async fn probe_destination(m: &Migration) -> Result<(), ActError> {
@@ -459,13 +352,6 @@ async fn probe_destination(m: &Migration) -> Result<(), ActError> {
         .hint("start the libvirt daemon there, or correct `spec.migration.uri` of the destination Host")),
         _ => Ok(()),
     }
-}
-
-fn left(m: &Migration, why: &str) -> ActError {
-    ActError::transient(format!(
-        "the migration of `{}` from `{}` to `{}` is left going on: {why}",
-        m.name, m.from, m.to
-    ))
 }
 
 /// Reads both hosts until they agree on where the machine is, and acts on it.
@@ -512,83 +398,10 @@ async fn judge(
     }
 }
 
-fn said(ended: &Ended) -> String {
-    ended.fault.as_ref().map(|f| format!(": {}", f.words())).unwrap_or_default()
-}
-
-/// The machine is where it was, and the destination cannot be read.
-fn stayed_alone(m: &Migration, source: &DomainState, unread: &Fault, ended: &Ended) -> ActError {
-    ActError::transient(format!(
-        "the migration of `{}` from `{}` to `{}` failed{}; it is {} on `{}`, and {unread}",
-        m.name,
-        m.from,
-        m.to,
-        said(ended),
-        word(source),
-        m.from
-    ))
-    .hint("bring the destination back; what a failed copy left there is cleared by the next attempt")
-}
-
-/// Nobody can tell where the machine is.
-fn untold(m: &Migration, unread: &Fault, ended: &Ended) -> ActError {
-    ActError::transient(format!("where `{}` is now cannot be told{}; {unread}", m.name, said(ended)))
-        .hint("nothing is started or removed before both hosts can be read")
-}
-
 /// Removes what was made at the destination for a move that did not take place.
 async fn give_up(to: &Host, m: &Migration) {
     if let Err(fault) = storage::discard(to, &m.copy).await {
         tracing::warn!(host = %to.name, uuid = %m.uuid, error = %fault, "a half copy stays at the destination until the next attempt");
-    }
-}
-
-/// The machine is where it was.
-fn failed(m: &Migration, words: &str, ended: Ended) -> ActError {
-    let Ended { fault, aborted } = ended;
-    let head = format!("the migration of `{}` from `{}` to `{}` failed", m.name, m.from, m.to);
-    if let Some(why) = aborted {
-        let mut error = ActError::permanent(format!("{head}: {why}, so it was aborted; {words}"));
-        if why.starts_with(NOT_WANTED) {
-            return error.hint("nothing is to be done: it is what the newer commit says");
-        }
-        // What did not end in time may another time, where the policy says to try.
-        error.transient = m.retries.is_some_and(|n| n > 0);
-        return error.hint(
-            "give its policy more time or bandwidth, a longer pause (`maxDowntime`), `autoConverge`, or `postCopy`; where \
-             nothing moved, check the ports between the hosts (`spec.migration.ports`)",
-        );
-    }
-    match fault {
-        Some(fault) => {
-            let aborted = fault.code() == Some(sys::VIR_ERR_OPERATION_ABORTED);
-            let hint = fault.hint().or_else(|| aborted.then(|| "somebody aborted it on the host".to_owned()));
-            ActError { message: format!("{head}: {}; {words}", fault.words()), transient: fault.is_transient(), hint }
-        }
-        None => {
-            ActError::transient(format!("{head}; {words}")).hint("the source's libvirt log says why (/var/log/libvirt)")
-        }
-    }
-}
-
-/// A person is needed.
-fn stop(m: &Migration, place: Place, sides: &Sides, fault: Option<&Fault>) -> ActError {
-    let words = sides.words(&m.from, &m.to);
-    let said = fault.map(|f| format!(" ({})", f.words())).unwrap_or_default();
-    let error = |text: &str| ActError::permanent(format!("`{}`: {text}{said}; {words}", m.name));
-    match place {
-        Place::Broken | Place::Moving { post_copy: true } => error("its post-copy migration broke").hint(
-            "heal the link between the hosts: QEMU goes on by itself. Do not destroy, undefine or restart either side: \
-             each holds a part of its memory",
-        ),
-        Place::Twice => error("it runs on both hosts").hint("find out which copy is the right one and stop the other"),
-        Place::Nowhere => error("it is on neither host").hint("look for it on other hosts before it is defined anew"),
-        Place::Clearing | Place::Moving { post_copy: false } => {
-            let mut e = error("a half of its migration is still there");
-            e.transient = true;
-            e
-        }
-        Place::Here | Place::There => error("it has changed since it was looked at"),
     }
 }
 
