@@ -1,5 +1,6 @@
 //! Actions on hypervisor hosts: pools, volumes, domains, migrations. Each names its host by the Host manifest's name.
 
+use super::disk::{DiskMove, DiskPlace};
 use super::migration::Migration;
 use crate::observed::{MoveMark, OwnerMark};
 use schemars::JsonSchema;
@@ -38,6 +39,30 @@ pub enum MachineAction {
         pool: String,
         /// On or off.
         autostart: bool,
+    },
+    /// Writes a host's own marker into a pool, so that other hosts can tell whether they have the same storage: an empty
+    /// volume [`POOL_MARKER`](crate::observed::POOL_MARKER) with an id.
+    MarkStoragePool {
+        /// Where.
+        host: String,
+        /// The pool's name.
+        pool: String,
+        /// The marker's id.
+        marker: Uuid,
+    },
+    /// Looks in a pool for a marker that another host wrote. It is not the same storage where none is found; then the
+    /// host's own marker is written, which says so to whoever looks later, and the step fails.
+    VerifySharedPool {
+        /// Where it is looked for.
+        host: String,
+        /// The pool's name.
+        pool: String,
+        /// The host whose markers are looked for.
+        with: String,
+        /// Ids of the markers of which any is enough.
+        markers: Vec<Uuid>,
+        /// This host's own.
+        own: Uuid,
     },
     /// Creates a volume, empty or filled from an image. Never overwrites: a volume of the name that is already there is
     /// the action's success when size and format fit, and its refusal when they do not.
@@ -203,6 +228,19 @@ pub enum MachineAction {
         /// Delete the NVRAM file too.
         nvram: bool,
     },
+    /// Moves a disk of a machine to another pool of its host.
+    MoveDisk(Box<DiskMove>),
+    /// Aborts a move of a disk that is not wanted any more, and removes the half copy.
+    CancelDiskMove {
+        /// Where.
+        host: String,
+        /// Which machine.
+        uuid: Uuid,
+        /// The disk's target in the guest.
+        target: String,
+        /// What the disk is being copied to.
+        to: DiskPlace,
+    },
     /// Moves a machine to another host.
     MigrateVirtualMachine(Box<Migration>),
     /// Aborts a migration that nobody wants any more (`virDomainAbortJob`), as long as the guest's memory is not split over
@@ -290,6 +328,10 @@ impl MachineAction {
             Self::PauseDomain { .. } => "PauseDomain",
             Self::ShutdownDomain { .. } => "ShutdownDomain",
             Self::UndefineDomain { .. } => "UndefineDomain",
+            Self::MarkStoragePool { .. } => "MarkStoragePool",
+            Self::VerifySharedPool { .. } => "VerifySharedPool",
+            Self::MoveDisk(_) => "MoveDisk",
+            Self::CancelDiskMove { .. } => "CancelDiskMove",
             Self::MigrateVirtualMachine(_) => "MigrateVirtualMachine",
             Self::AbortMigration(_) => "AbortMigration",
             Self::AwaitMigration { .. } => "AwaitMigration",
@@ -337,6 +379,11 @@ impl MachineAction {
             Self::MigrateVirtualMachine(m) if m.mark.is_some() => {
                 format!("a VirtualMachineMigration the other way, `to: {}`", m.from)
             }
+            Self::MarkStoragePool { host, pool, marker } => {
+                format!("virsh vol-delete {}{marker} --pool {pool} on {host}", crate::observed::POOL_MARKER)
+            }
+            Self::VerifySharedPool { .. } | Self::CancelDiskMove { .. } => return None,
+            Self::MoveDisk(m) => format!("move it back: `pool: {}`", m.from.as_ref()?.pool),
             Self::MigrateVirtualMachine(m) => format!("move it back: `host: {}`", m.from),
             // Somebody else began it: the wish that it serves is not known here.
             Self::AwaitMigration { host, uuid, .. } => format!("virsh domjobabort {uuid} on {host} while it runs"),
@@ -360,10 +407,14 @@ impl MachineAction {
             | Self::PauseDomain { uuid, .. }
             | Self::ShutdownDomain { uuid, .. }
             | Self::UndefineDomain { uuid, .. }
+            | Self::CancelDiskMove { uuid, .. }
             | Self::AwaitMigration { uuid, .. } => Some(*uuid),
+            Self::MoveDisk(m) => Some(m.uuid),
             Self::DefineStoragePool { .. }
             | Self::StartStoragePool { .. }
             | Self::SetStoragePoolAutostart { .. }
+            | Self::MarkStoragePool { .. }
+            | Self::VerifySharedPool { .. }
             | Self::CreateVolume { .. }
             | Self::ResizeVolume { .. }
             | Self::DeleteVolume { .. } => None,
@@ -374,9 +425,13 @@ impl MachineAction {
     pub fn hosts(&self) -> Vec<&str> {
         match self {
             Self::MigrateVirtualMachine(m) | Self::AbortMigration(m) => vec![&m.from, &m.to],
+            Self::MoveDisk(m) => vec![&m.host],
             Self::DefineStoragePool { host, .. }
             | Self::StartStoragePool { host, .. }
             | Self::SetStoragePoolAutostart { host, .. }
+            | Self::MarkStoragePool { host, .. }
+            | Self::VerifySharedPool { host, .. }
+            | Self::CancelDiskMove { host, .. }
             | Self::CreateVolume { host, .. }
             | Self::ResizeVolume { host, .. }
             | Self::DeleteVolume { host, .. }

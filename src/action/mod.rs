@@ -1,10 +1,12 @@
 //! What Drover can do to a system, as plain data: every action carries each value it needs, so that carrying a plan out
 //! leaves nothing to decide. One file for each family of actions; this file is the list.
 
+mod disk;
 mod machine;
 mod migration;
 mod order;
 
+pub use disk::{DiskMove, DiskPlace};
 pub use machine::{DomainXmlEdit, ImageSource, LiveChange, MachineAction, PoolRef};
 pub use migration::{AtTimeout, Backing, Control, MigratedVolume, Migration, MigrationWay, Tuning};
 pub use order::Order;

@@ -81,6 +81,7 @@ codes! {
     D0417 Warning BaselineUnknown: "The CPU that is common to a machine's hosts is not known.",
     D0418 Warning AfterMove: "A machine that has moved does not show that all is well with it.",
     D0420 Info Evacuation: "A host is being emptied: how many machines will move, and who cannot.",
+    D0430 Info StorageAccess: "A host needs a setting for network storage that cannot be read through libvirt.",
     D0501 Error GuardRail: "A step is held back by a guard rail of Settings.",
     D0502 Info Suspended: "A resource is suspended: it is observed, not changed.",
     D0503 Info WindowClosed: "A step waits for its sync window.",

@@ -16,7 +16,7 @@ pub use hardware::{CellState, InterfaceState, NetworkState, PagesState, ProbeOut
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
 /// The version of the saved form; another major version is refused.
@@ -108,6 +108,9 @@ pub struct HostState {
     pub machine_types: Vec<String>,
     /// Machine type aliases to canonical names (`q35` to `pc-q35-10.0`).
     pub machine_aliases: BTreeMap<String, String>,
+    /// Security drivers that confine its machines (`selinux`, `apparmor`, `dac`), from its capabilities.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub security_models: Vec<String>,
     /// Networks by name, and whether each is active.
     pub networks: BTreeMap<String, bool>,
     /// What those networks are; only those whose definition could be read.
@@ -152,6 +155,10 @@ pub struct PoolState {
     pub capacity: u64,
     /// Free bytes.
     pub available: u64,
+    /// Ids of the markers in it, as of the pool's last refresh: volumes that Drover wrote to tell whether two hosts have
+    /// the same storage ([`POOL_MARKER`]). They are not among the volumes.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub markers: BTreeSet<Uuid>,
     /// Volumes by name, as of the pool's last refresh.
     pub volumes: BTreeMap<String, VolumeState>,
 }
@@ -170,6 +177,18 @@ pub struct VolumeState {
     pub allocation: u64,
     /// The path of its backing image, where it has one.
     pub backing: Option<String>,
+}
+
+/// What the name of a pool's marker begins with; its id follows.
+pub const POOL_MARKER: &str = ".drover-pool-";
+
+/// What the name of the marker beside a half copy ends in. Its volume is of no use until the marker is gone, and only a
+/// volume with a marker that no domain uses is ever removed without being asked for.
+pub const HALF_COPY: &str = ".drover-incoming";
+
+/// The id in the name of a pool's marker, where it is one.
+pub fn pool_marker(volume: &str) -> Option<Uuid> {
+    volume.strip_prefix(POOL_MARKER)?.parse().ok()
 }
 
 /// A domain on a host.

@@ -44,6 +44,13 @@ pub enum Fact {
         /// The pool.
         pool: String,
     },
+    /// A pool was looked at, and is the same storage on this host as on the others.
+    PoolShared {
+        /// The host.
+        host: String,
+        /// The pool.
+        pool: String,
+    },
     /// A volume is there.
     VolumeReady {
         /// The host.

@@ -183,6 +183,12 @@ fn step_id(draft: &StepDraft) -> String {
             Action::Machine(MachineAction::UpdateDomain { .. } | MachineAction::DefineDomain { .. }) => {
                 parameters.retain(|k, _| matches!(k.as_str(), "host" | "uuid"));
             }
+            Action::Machine(MachineAction::MoveDisk(_) | MachineAction::CancelDiskMove { .. }) => {
+                parameters.retain(|k, _| matches!(k.as_str(), "host" | "uuid" | "target" | "to"));
+            }
+            Action::Machine(MachineAction::VerifySharedPool { .. }) => {
+                parameters.retain(|k, _| matches!(k.as_str(), "host" | "pool"));
+            }
             Action::Machine(MachineAction::MigrateVirtualMachine(_)) => {
                 parameters.retain(|k, _| matches!(k.as_str(), "from" | "to" | "uuid"));
             }

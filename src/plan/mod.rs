@@ -157,11 +157,8 @@ impl Plan {
     /// Adds the steps that are under way and that the plan does not have by itself.
     fn adopt(&mut self, under_way: &[Step]) {
         let known: BTreeSet<String> = self.steps.iter().map(|s| s.id.clone()).collect();
-        // One that nobody wants any more is aborted, and not followed to its end.
-        let aborted: BTreeSet<_> =
-            self.steps.iter().filter(|s| s.action.name() == "AbortMigration").map(Step::machine).collect();
-        let is_new = |s: &&Step| !known.contains(&s.id) && (s.machine().is_none() || !aborted.contains(&s.machine()));
-        let mut adopted: Vec<Step> = under_way.iter().filter(is_new).cloned().collect();
+        let is_wanted = |s: &&Step| !known.contains(&s.id) && !self.steps.iter().any(|own| own.cancels(s));
+        let mut adopted: Vec<Step> = under_way.iter().filter(is_wanted).cloned().collect();
         for step in &mut adopted {
             step.depends_on.clear();
             step.blocked_by.clear();

@@ -2,7 +2,7 @@
 
 use super::Check;
 use super::precopy::Prediction;
-use crate::action::Action;
+use crate::action::{Action, MachineAction};
 use crate::finding::{Finding, Source};
 use crate::model::{ResourceId, Revision};
 use schemars::JsonSchema;
@@ -308,6 +308,18 @@ impl Step {
     pub fn machine(&self) -> Option<uuid::Uuid> {
         let Action::Machine(action) = &self.action;
         action.machine()
+    }
+
+    /// Whether it ends another step that is under way, which then is not followed.
+    pub(super) fn cancels(&self, other: &Step) -> bool {
+        let (Action::Machine(action), Action::Machine(ended)) = (&self.action, &other.action);
+        match (action, ended) {
+            (MachineAction::AbortMigration(_), _) => action.machine() == ended.machine(),
+            (MachineAction::CancelDiskMove { uuid, to, .. }, MachineAction::MoveDisk(m)) => {
+                *uuid == m.uuid && *to == m.to
+            }
+            _ => false,
+        }
     }
 
     /// Whether it is held back.

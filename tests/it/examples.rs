@@ -57,7 +57,7 @@ const GITLAB: &[&str] = &["sh", "-e", "-c"];
 
 #[test]
 fn every_example_is_valid_without_a_warning() {
-    for name in ["quickstart", "simulator", "evacuation", "migrations"] {
+    for name in ["quickstart", "simulator", "evacuation", "migrations", "shared-storage"] {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name);
         let tree = drover::source::folder::FolderTree::open(&folder).unwrap();
         let loaded = drover::load::load(&tree, drover::model::Revision::default(), &drover::load::Limits::default());

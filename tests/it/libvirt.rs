@@ -6,6 +6,7 @@ mod control;
 mod driver;
 mod events;
 mod moves;
+mod pools;
 mod reach;
 mod stays;
 mod ways;

@@ -4,6 +4,7 @@
 mod actions;
 mod converge;
 mod crash;
+mod disks;
 mod executor;
 mod guards;
 mod migrations;

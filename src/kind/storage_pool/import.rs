@@ -22,6 +22,7 @@ pub fn import(name: &str, state: &PoolState, host: &str) -> Option<StoragePoolSp
             .collect(),
         name: root.text_at("source/name").filter(|n| !n.is_empty()),
         adapter: attribute("adapter", "name"),
+        protocol_version: attribute("protocol", "ver"),
     };
     let is_network = matches!(kind, "netfs" | "iscsi" | "rbd");
     Some(StoragePoolSpec {
@@ -31,6 +32,7 @@ pub fn import(name: &str, state: &PoolState, host: &str) -> Option<StoragePoolSp
         target: state.target.clone(),
         // Storage that comes over the network is the same wherever it is asked for; of the rest nobody can tell.
         shared: is_network,
+        mount_options: super::plan::mount_options(&root),
         autostart: state.autostart,
         pool_name: Some(name.to_owned()),
     })

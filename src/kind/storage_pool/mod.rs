@@ -3,7 +3,9 @@
 mod import;
 mod plan;
 mod rules;
+mod sharing;
 mod spec;
 
 pub use import::import;
+pub use sharing::{Sharing, sharing};
 pub use spec::{PoolSource, PoolType, StoragePoolSpec};

@@ -1,20 +1,35 @@
 //! Compares a StoragePool with each of its hosts, and drafts the steps.
 
+use super::sharing::{Sharing, of_markers, own_marker, state, takes_markers};
 use super::{PoolSource, PoolType, StoragePoolSpec};
 use crate::action::{Action, MachineAction};
 use crate::domain_xml::{self, Element};
 use crate::finding::{Code, Finding};
 use crate::model::Manifest;
-use crate::observed::{PoolState, Reading};
+use crate::observed::{HostState, PoolState, Reading};
 use crate::plan::{Change, Context, Drafts, Effect, Fact, Health, Operation, StepDraft, Sync};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use uuid::Uuid;
 
 /// Drafts what brings the pool to each of its hosts.
 pub fn draft(manifest: &Manifest<StoragePoolSpec>, ctx: &Context<'_>, out: &mut Drafts) {
     for host in &manifest.spec.hosts {
         match ctx.observed.hosts.get(host) {
             Some(Reading::Present(state)) => {
-                on_host(manifest, host, state.pools.get(manifest.spec.libvirt_name(manifest.name())), out);
+                let pool = state.pools.get(manifest.spec.libvirt_name(manifest.name()));
+                on_host(manifest, host, pool, out);
+                let is_confined = state.security_models.iter().any(|m| m == "selinux");
+                if manifest.spec.r#type == PoolType::Netfs && is_confined && !pool.is_some_and(|p| p.active) {
+                    out.finding(
+                        Finding::new(
+                            Code::StorageAccess,
+                            format!("SELinux confines machines on `{host}`, and libvirt does not tell whether `virt_use_nfs` is on there"),
+                        )
+                        .of(manifest, "spec.type")
+                        .hint("`setsebool -P virt_use_nfs 1` on the host, or machines may not open their disks (migration guide, 10.6)"),
+                    );
+                }
             }
             _ => {
                 let report = out.report(&manifest.id(), None);
@@ -23,6 +38,113 @@ pub fn draft(manifest: &Manifest<StoragePoolSpec>, ctx: &Context<'_>, out: &mut 
             }
         }
     }
+    verify(manifest, ctx, out);
+}
+
+/// Drafts what tells whether a shared pool is one storage on its hosts, and says so where it is known that it is not.
+fn verify(manifest: &Manifest<StoragePoolSpec>, ctx: &Context<'_>, out: &mut Drafts) {
+    let spec = &manifest.spec;
+    let pool = spec.libvirt_name(manifest.name());
+    // libvirt's test driver keeps no storage that could be told apart.
+    let hosts: Vec<(&String, &HostState)> = spec
+        .hosts
+        .iter()
+        .filter_map(|h| Some((h, ctx.observed.host(h)?)))
+        .filter(|(_, state)| state.driver != "TEST")
+        .collect();
+    if !takes_markers(spec.r#type) || hosts.len() < 2 {
+        return;
+    }
+    let none = BTreeSet::new();
+    let markers = |host: &str| state(manifest, ctx.observed, host).map_or(&none, |p| &p.markers);
+    // The one that the others are compared with: it has the most to say, and is the same from pass to pass.
+    let Some((first, first_state)) =
+        hosts.iter().copied().find(|(h, _)| !markers(h).is_empty()).or(hosts.first().copied())
+    else {
+        return;
+    };
+    let (mut different, mut same, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
+    for (host, host_state) in hosts.iter().filter(|(h, _)| *h != first) {
+        match of_markers(markers(first), markers(host)) {
+            Sharing::Same => same.push(host.as_str()),
+            Sharing::Different => different.push(host.as_str()),
+            Sharing::NotKnown => unknown.push((host.as_str(), *host_state)),
+        }
+    }
+    if !spec.shared {
+        if !same.is_empty() {
+            out.report(&manifest.id(), None).health = Health::Degraded;
+            out.finding(
+                Finding::new(
+                    Code::NotTheSameStorage,
+                    format!(
+                        "storage pool `{pool}` is the same storage on `{first}` and {}, and is not declared so",
+                        named(&same)
+                    ),
+                )
+                .of(manifest, "spec.shared")
+                .hint("write `shared: true`: a move that copies its disks would write each onto itself, and delete the only copy"),
+            );
+        }
+        return;
+    }
+    if !different.is_empty() {
+        out.report(&manifest.id(), None).health = Health::Degraded;
+        out.finding(
+            Finding::new(
+                Code::NotTheSameStorage,
+                format!(
+                    "storage pool `{pool}` is declared as shared, and is another storage on {} than on `{first}`",
+                    named(&different)
+                ),
+            )
+            .of(manifest, "spec.shared")
+            .hint("mount the same storage on all its hosts and refresh the pool there (`virsh pool-refresh`), or take `shared: true` out; no machine moves over it until then"),
+        );
+    }
+    if unknown.is_empty() {
+        return;
+    }
+    let own = |host: &str, state: &HostState| own_marker(ctx.resources.fleet(), manifest, host, state);
+    let needs = |host: &str| Fact::PoolActive { host: host.into(), pool: pool.into() };
+    let offers = |host: &str| Fact::PoolShared { host: host.into(), pool: pool.into() };
+    let mut looked_for: Vec<Uuid> = markers(first).iter().copied().collect();
+    let mut after = Vec::new();
+    if looked_for.is_empty() {
+        let marker = own(first, first_state);
+        looked_for.push(marker);
+        let mut step = StepDraft::new(
+            Action::Machine(MachineAction::MarkStoragePool { host: first.clone(), pool: pool.into(), marker }),
+            manifest.id(),
+            format!("write a marker into storage pool {pool} on {first}"),
+            "it is declared as shared; the marker shows the other hosts whether it is",
+        );
+        step.needs.push(needs(first));
+        step.offers.push(offers(first));
+        after.push(out.step(step));
+    }
+    for (host, host_state) in unknown {
+        let mut step = StepDraft::new(
+            Action::Machine(MachineAction::VerifySharedPool {
+                host: host.into(),
+                pool: pool.into(),
+                with: first.clone(),
+                markers: looked_for.clone(),
+                own: own(host, host_state),
+            }),
+            manifest.id(),
+            format!("check that storage pool {pool} on {host} is the same as on {first}"),
+            "it is declared as shared, and nobody has looked yet",
+        );
+        step.needs.push(needs(host));
+        step.offers.push(offers(host));
+        step.after.clone_from(&after);
+        out.step(step);
+    }
+}
+
+fn named(hosts: &[&str]) -> String {
+    hosts.iter().map(|h| format!("`{h}`")).collect::<Vec<_>>().join(", ")
 }
 
 fn on_host(manifest: &Manifest<StoragePoolSpec>, host: &str, state: Option<&PoolState>, out: &mut Drafts) {
@@ -134,8 +256,22 @@ fn differences(spec: &StoragePoolSpec, state: &PoolState) -> Vec<(&'static str, 
         compare("source.host", attribute("host", "name"), source.host.as_deref());
         compare("source.path", attribute("dir", "path"), source.path.as_deref());
         compare("source.name", root.text_at("source/name").as_deref(), source.name.as_deref());
+        compare("source.protocolVersion", attribute("protocol", "ver"), source.protocol_version.as_deref());
+    }
+    let mounted = mount_options(&root);
+    if !spec.mount_options.is_empty() && mounted != spec.mount_options {
+        found.push(("mountOptions", json!(mounted), json!(spec.mount_options)));
     }
     found
+}
+
+/// The mount options in a pool's definition, whatever prefix their namespace has.
+pub(super) fn mount_options(root: &Element) -> Vec<String> {
+    fn local(e: &Element) -> &str {
+        e.name.rsplit(':').next().unwrap_or_default()
+    }
+    let options = root.elements().filter(|e| local(e) == "mount_opts").flat_map(Element::elements);
+    options.filter(|e| local(e) == "option").filter_map(|e| e.attribute("name").map(str::to_owned)).collect()
 }
 
 /// libvirt's name of a pool type.
@@ -157,11 +293,15 @@ fn type_name(kind: PoolType) -> &'static str {
 /// The pool's definition (libvirt.org/formatstorage.html).
 fn xml(spec: &StoragePoolSpec, name: &str) -> String {
     let mut root = Element::new("pool").with("type", type_name(spec.r#type)).child(Element::new("name").text_of(name));
-    if let Some(PoolSource { host, path, format, devices, name, adapter }) = &spec.source {
+    if let Some(PoolSource { host, path, format, devices, name, adapter, protocol_version }) = &spec.source {
         let mut source = Element::new("source");
-        for (tag, attribute, value) in
-            [("host", "name", host), ("dir", "path", path), ("adapter", "name", adapter), ("format", "type", format)]
-        {
+        for (tag, attribute, value) in [
+            ("host", "name", host),
+            ("dir", "path", path),
+            ("adapter", "name", adapter),
+            ("format", "type", format),
+            ("protocol", "ver", protocol_version),
+        ] {
             if let Some(value) = value {
                 source = source.child(Element::new(tag).with(attribute, value.as_str()));
             }
@@ -176,6 +316,12 @@ fn xml(spec: &StoragePoolSpec, name: &str) -> String {
     }
     if let Some(path) = &spec.target {
         root = root.child(Element::new("target").child(Element::new("path").text_of(path.as_str())));
+    }
+    if !spec.mount_options.is_empty() {
+        // Prefix and namespace as libvirt itself writes them.
+        root.set("xmlns:fs", "http://libvirt.org/schemas/storagepool/fs/1.0");
+        let options = spec.mount_options.iter().map(|o| Element::new("fs:option").with("name", o.as_str()));
+        root = root.child(options.fold(Element::new("fs:mount_opts"), Element::child));
     }
     root.to_xml()
 }
@@ -197,6 +343,7 @@ mod tests {
             }),
             target: Some("/var/lib/libvirt/images".into()),
             shared: true,
+            mount_options: Vec::new(),
             autostart: true,
             pool_name: None,
         };
@@ -205,5 +352,30 @@ mod tests {
         assert_eq!(root.attribute_at("source/dir", "path"), Some("/srv/\"><x"));
         let state = PoolState { xml: written, target: spec.target.clone(), ..Default::default() };
         assert_eq!(differences(&spec, &state), []);
+    }
+
+    /// As libvirt.org/formatstorage.html has it, and as tests/it checks it against libvirt's own schema.
+    #[test]
+    fn an_nfs_pool_is_written_as_libvirt_takes_it() {
+        let spec: StoragePoolSpec = serde_yaml::from_str(
+            "{hosts: [a, b], type: netfs, source: {host: nfs.example.com, path: /srv/images, format: nfs, protocolVersion: '3'},
+              target: /var/lib/libvirt/images, shared: true, mountOptions: [nolock, soft]}",
+        )
+        .unwrap();
+        let written = xml(&spec, "images");
+        assert_eq!(
+            written.lines().map(str::trim).collect::<String>(),
+            "<pool type='netfs' xmlns:fs='http://libvirt.org/schemas/storagepool/fs/1.0'><name>images</name>\
+             <source><host name='nfs.example.com'/><dir path='/srv/images'/><format type='nfs'/><protocol ver='3'/></source>\
+             <target><path>/var/lib/libvirt/images</path></target>\
+             <fs:mount_opts><fs:option name='nolock'/><fs:option name='soft'/></fs:mount_opts></pool>"
+        );
+        let mut state = PoolState { xml: written, target: spec.target.clone(), ..Default::default() };
+        assert_eq!(differences(&spec, &state), []);
+        state.xml = state.xml.replace("soft", "hard");
+        assert_eq!(differences(&spec, &state)[0].0, "mountOptions");
+        let imported = super::super::import("images", &state, "a").unwrap();
+        assert_eq!(imported.mount_options, ["nolock", "hard"]);
+        assert_eq!(imported.source.unwrap().protocol_version.as_deref(), Some("3"));
     }
 }

@@ -27,6 +27,7 @@ impl Spec for StoragePoolSpec {
             }
         }
         needs(manifest, findings);
+        mounting(manifest, findings);
         names(manifest, findings);
         sharing(manifest, findings);
     }
@@ -133,6 +134,36 @@ fn needs(pool: &Pool, findings: &mut Vec<Finding>) {
             Finding::new(Code::WrongValue, format!("the path `{}` is not absolute", path.escape_debug()))
                 .of(pool, "spec.source.path")
                 .hint("write it as the server exports it"),
+        );
+    }
+}
+
+/// Options of the mount: only where there is one, and nothing that could be read as more than an option.
+fn mounting(pool: &Pool, findings: &mut Vec<Finding>) {
+    let spec = &pool.spec;
+    if !spec.mount_options.is_empty() && !matches!(spec.r#type, PoolType::Fs | PoolType::Netfs) {
+        findings.push(
+            Finding::new(Code::Contradiction, "only pools of type `fs` and `netfs` are mounted")
+                .of(pool, "spec.mountOptions")
+                .hint("take `mountOptions` out"),
+        );
+    }
+    for (i, option) in spec.mount_options.iter().enumerate() {
+        let fits = |c: char| c.is_ascii_alphanumeric() || "_-=.:/+@%".contains(c);
+        if option.is_empty() || option.starts_with('-') || !option.chars().all(fits) {
+            findings.push(
+                Finding::new(Code::WrongValue, format!("`{}` cannot be a mount option", option.escape_debug()))
+                    .of(pool, &format!("spec.mountOptions[{i}]"))
+                    .hint("write one option an entry, such as `nolock` or `timeo=50`"),
+            );
+        }
+    }
+    let version = spec.source.as_ref().and_then(|s| s.protocol_version.as_ref());
+    if version.is_some() && spec.r#type != PoolType::Netfs {
+        findings.push(
+            Finding::new(Code::Contradiction, "only a pool of type `netfs` has a `protocolVersion`")
+                .of(pool, "spec.source.protocolVersion")
+                .hint("take it out"),
         );
     }
 }

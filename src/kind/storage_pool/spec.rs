@@ -19,9 +19,15 @@ pub struct StoragePoolSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = r"^/"))]
     pub target: Option<String>,
-    /// Your word that it is the same storage on all hosts: a machine on it moves without its disks being copied.
+    /// Whether it is the same storage on all hosts: a machine on it moves without its disks being copied. Pools of files
+    /// (`dir`, `fs`, `netfs`) are checked: a marker that is written on one host is looked for on the others, and no machine
+    /// moves over a pool in which it is not found.
     #[serde(default)]
     pub shared: bool,
+    /// Options of mount(8), in libvirt's own words, such as `nolock` or `soft` (fs, netfs; libvirt 5.1 and later). The
+    /// migration guide asks for NFS without file locks: for NFS 3 that is `nolock`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mount_options: Vec<String>,
     /// Whether it starts with the host.
     #[serde(default = "yes")]
     pub autostart: bool,
@@ -70,6 +76,10 @@ pub struct PoolSource {
     /// The exported path (netfs).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
+    /// The version of the protocol that a server is asked for: `3`, `4.2` (netfs with format `nfs`; libvirt 5.1 and later).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^[0-9]+(\.[0-9]+)?$"))]
+    pub protocol_version: Option<String>,
     /// The format: `nfs`, `cifs`, `ext4`, `xfs`, `lvm2`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub format: Option<String>,

@@ -6,10 +6,13 @@
 
 use super::sheet::{Sheet, Side, Subject, Way, text, word};
 use super::storage::{DiskSource, disk_path, format_of, same_storage, volume_name};
-use super::{CacheMode, Disk, DiskBus, DiskDevice, DiskFormat};
+use super::{CacheMode, Disk, DiskBus, DiskDevice, DiskFormat, VirtualMachineSpec};
 use crate::action::LiveChange;
-use crate::domain_xml::{Edit, Element, Equivalence, contains, literal};
+use crate::domain_xml::{self, Edit, Element, Equivalence, Mirror, contains, literal};
 use crate::finding::Finding;
+use crate::kind::Resources;
+use crate::model::Manifest;
+use crate::observed::{DomainState, HostState};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -92,6 +95,56 @@ pub(super) fn compare(subject: &Subject<'_>, domain: &Element, sheet: &mut Sheet
         }
     }
     Ok(())
+}
+
+/// Where a definition has a disk of the manifest.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    /// Its target.
+    pub(super) target: String,
+    /// Its path on the host.
+    pub(super) path: String,
+    /// Whether that is where the manifest wants it, or an overlay over it.
+    pub(super) is_wanted: bool,
+    /// Whether the guest may only read it.
+    pub(super) read_only: bool,
+    /// Whether several machines may have it.
+    pub(super) shareable: bool,
+    /// The copy that is being made of it.
+    pub(super) mirror: Option<Mirror>,
+}
+
+/// Where a machine has the disks of its manifest, in their order: in what runs, or in its definition.
+///
+/// # Errors
+/// A finding when the manifest's disks have no place on the host.
+pub(super) fn places(
+    m: &Manifest<VirtualMachineSpec>,
+    domain: &DomainState,
+    host: &HostState,
+    resources: &Resources,
+) -> Result<Vec<Option<Place>>, Finding> {
+    let text = domain.live_xml.as_deref().or(domain.persistent_xml.as_deref()).unwrap_or_default();
+    let Ok(tree) = domain_xml::parse(text) else { return Ok(Vec::new()) };
+    let seen: Vec<&Element> = tree.get("devices").into_iter().flat_map(|d| d.all("disk")).collect();
+    let chains: Vec<_> = seen.iter().map(|d| chain(d)).collect();
+    let side = if domain.live_xml.is_some() { Side::Live } else { Side::Persistent };
+    let subject = Subject { m, host, resources, baseline: None, side, chains: &chains, taken: &[] };
+    let wishes = wishes(&subject)?;
+    let (partners, _) = pair(&subject, &wishes, &seen);
+    let place = |wish: &Wish<'_>, partner: &Option<usize>| {
+        let disk = *seen.get((*partner)?)?;
+        let target = target(disk)?.to_owned();
+        Some(Place {
+            path: path_of(&subject, disk)?,
+            is_wanted: is_wanted_storage(&subject, disk, &wish.source),
+            read_only: disk.get("readonly").is_some(),
+            shareable: disk.get("shareable").is_some(),
+            mirror: domain_xml::mirror_of_disk(&tree, &target),
+            target,
+        })
+    };
+    Ok(wishes.iter().zip(&partners).map(|(w, p)| place(w, p)).collect())
 }
 
 fn target(disk: &Element) -> Option<&str> {

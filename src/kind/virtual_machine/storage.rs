@@ -235,7 +235,7 @@ fn volume_path(
     Ok(format!("{below}/{volume}"))
 }
 
-fn is_block(pool: PoolType) -> bool {
+pub(super) fn is_block(pool: PoolType) -> bool {
     match pool {
         PoolType::Dir | PoolType::Fs | PoolType::Netfs => false,
         PoolType::Logical

@@ -3,7 +3,7 @@
 
 use super::connect::{Host, Hosts};
 use super::error::Fault;
-use super::{domain, migrate, pool, power, volume};
+use super::{disk, domain, migrate, pool, power, volume};
 use crate::action::{Action, MachineAction};
 use crate::provider::{ActError, Look, StepCtx};
 use std::time::{Duration, Instant};
@@ -37,6 +37,7 @@ pub(super) async fn act(hosts: &Hosts, action: &Action, ctx: &StepCtx) -> Result
         MachineAction::MigrateVirtualMachine(m) => migrate::act(hosts, m, ctx).await,
         MachineAction::AwaitMigration { host, uuid } => migrate::act_await(hosts, host, *uuid, ctx).await,
         MachineAction::AbortMigration(m) => migrate::act_abort(hosts, m, ctx).await,
+        MachineAction::MoveDisk(m) => disk::act(hosts, m, ctx).await,
         _ => {
             let (host, copy, what) = (host(hosts, action)?, action.clone(), format!("carry out {}", action.name()));
             let ticket = Ticket { until: Instant::now() + ctx.deadline, cancel: ctx.cancel.clone() };
@@ -94,9 +95,13 @@ fn takes_long(action: &MachineAction) -> bool {
         | A::CreateVolume { .. }
         | A::ResizeVolume { .. }
         | A::DeleteVolume { .. }
+        | A::MarkStoragePool { .. }
+        | A::VerifySharedPool { .. }
         | A::ChangeLive { .. }
         | A::StartDomain { .. }
         | A::ShutdownDomain { .. }
+        | A::MoveDisk(_)
+        | A::CancelDiskMove { .. }
         | A::MigrateVirtualMachine(_)
         | A::AbortMigration(_)
         | A::AwaitMigration { .. } => true,
@@ -126,6 +131,10 @@ fn look_on(c: &Connect, action: &MachineAction) -> Result<Look, Fault> {
         A::DefineStoragePool { pool, xml, autostart, .. } => pool::look_define(c, pool, xml, *autostart),
         A::StartStoragePool { pool, .. } => pool::look_start(c, pool),
         A::SetStoragePoolAutostart { pool, autostart, .. } => pool::look_autostart(c, pool, *autostart),
+        A::MarkStoragePool { pool, marker, .. } => pool::look_mark(c, pool, *marker),
+        A::VerifySharedPool { pool, markers, .. } => pool::look_shared(c, pool, markers),
+        A::MoveDisk(m) => disk::look(c, m),
+        A::CancelDiskMove { uuid, target, to, .. } => disk::look_cancel(c, *uuid, target, to),
         A::CreateVolume { .. } => volume::look_create(c, &wanted(action)?),
         A::ResizeVolume { pool, volume, capacity, running, .. } => {
             volume::look_resize(c, pool, volume, *capacity, running.as_ref())
@@ -155,6 +164,11 @@ fn act_on(c: &Connect, action: &MachineAction, ticket: &Ticket) -> Result<(), Fa
         A::DefineStoragePool { pool, xml, autostart, .. } => pool::define(c, pool, xml, *autostart),
         A::StartStoragePool { pool, .. } => pool::start(c, pool),
         A::SetStoragePoolAutostart { pool, autostart, .. } => pool::set_autostart(c, pool, *autostart),
+        A::MarkStoragePool { pool, marker, .. } => pool::mark(c, pool, *marker),
+        A::VerifySharedPool { pool, with, markers, own, .. } => {
+            pool::verify_shared(c, pool, with, markers, *own, ticket.until, &is_cancelled)
+        }
+        A::CancelDiskMove { uuid, target, to, .. } => disk::cancel(c, *uuid, target, to),
         A::CreateVolume { .. } => volume::create(c, &wanted(action)?),
         A::ResizeVolume { pool, volume, capacity, running, .. } => {
             volume::resize(c, pool, volume, *capacity, running.as_ref())
@@ -175,7 +189,9 @@ fn act_on(c: &Connect, action: &MachineAction, ticket: &Ticket) -> Result<(), Fa
             power::shutdown(c, *uuid, Duration::from_millis(*timeout_millis), *force, &is_cancelled)
         }
         A::UndefineDomain { uuid, nvram, .. } => domain::undefine(c, *uuid, *nvram),
-        A::MigrateVirtualMachine(_) | A::AbortMigration(_) | A::AwaitMigration { .. } => Err(on_two_hosts(action)),
+        A::MigrateVirtualMachine(_) | A::AbortMigration(_) | A::AwaitMigration { .. } | A::MoveDisk(_) => {
+            Err(on_two_hosts(action))
+        }
     }
 }
 
@@ -201,9 +217,9 @@ fn verify_on(c: &Connect, action: &MachineAction) -> Result<Option<String>, Faul
     }
 }
 
-/// Migrations take two hosts and are carried out in `migrate`; reaching this is a mistake in the dispatch above.
+/// Moves are carried out in `migrate` and `disk`; reaching this is a mistake in the dispatch above.
 fn on_two_hosts(action: &MachineAction) -> Fault {
-    Fault::odd(format!("carry out {}", action.name()), "it is not an action on one host")
+    Fault::odd(format!("carry out {}", action.name()), "it is not an action of a single call")
 }
 
 fn wanted(action: &MachineAction) -> Result<volume::Wanted<'_>, Fault> {

@@ -151,6 +151,26 @@ const HINTS: &[(Option<sys::virErrorNumber>, &str, &str)] = &[
     (Some(sys::VIR_ERR_NO_STORAGE_POOL), "", "declare the pool on this host (StoragePool), or start it"),
     (
         None,
+        "unknown filesystem type",
+        "the host's kernel cannot mount it: install what the format needs (`nfs-common` or `nfs-utils` for NFS, `cifs-utils` for CIFS), or load the kernel's module",
+    ),
+    (
+        None,
+        "bad option; for several filesystems",
+        "the host has no program that mounts it: install `nfs-common` or `nfs-utils` for NFS, `cifs-utils` for CIFS",
+    ),
+    (
+        None,
+        "access denied by server while mounting",
+        "let the NFS server export the folder to this host (/etc/exports with rw and no_root_squash, then `exportfs -a`)",
+    ),
+    (
+        None,
+        "': permission denied",
+        "QEMU may not open the image: on NFS see no_root_squash at the server, and on hosts with SELinux `setsebool -P virt_use_nfs 1`",
+    ),
+    (
+        None,
         "different sizes",
         "an image of another size is already at the destination: remove it, or give it the source's size",
     ),

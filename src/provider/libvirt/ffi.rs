@@ -5,6 +5,7 @@
 //! - State: `virt::Domain::state` drops the error, so that a failed call reads as an unknown state.
 //! - Migration parameters: `virt::domain::MigrateParameters` leaks every string it is given.
 //! - Aborting a job, the switch to post-copy, sparse streams, checkpoints: absent.
+//! - Block jobs: absent (`block.rs`).
 //! - Events of domains, pools and the connection itself: absent (`events.rs`).
 //! - The baseline of CPUs and their comparison with a hypervisor's: absent (`cpu.rs`).
 //! - Dirty rates: absent; statistics of domains leak every record (`dirty.rs`).
@@ -13,10 +14,12 @@
 //! what libvirt allocated with libvirt's own function. Nothing else in the crate may use `unsafe`.
 #![allow(unsafe_code)]
 
+mod block;
 pub(super) mod cpu;
 pub(super) mod dirty;
 mod events;
 
+pub(super) use block::{BlockJob, block_copy, block_job, end_block_job};
 pub(super) use events::{Listening, Told};
 
 use std::collections::BTreeMap;

@@ -13,6 +13,7 @@
 mod act;
 mod ask;
 mod connect;
+mod disk;
 mod domain;
 mod error;
 mod ffi;

@@ -8,7 +8,7 @@ use super::{ffi, hardware, xml};
 use crate::domain_xml::{self, Element};
 use crate::observed::{
     DomainState, HostCpu, HostState, JobOperation, JobState, MOVES_NAMESPACE, OWNER_NAMESPACE, PoolState, Progress,
-    Reading, RunState, VolumeState,
+    Reading, RunState, VolumeState, pool_marker,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -106,6 +106,13 @@ pub(super) fn capabilities(state: &mut HostState, text: &str) -> Result<(), Faul
     let root = xml::parse(text, "read its capabilities")?;
     state.uuid = xml::text_at(&root, "host/uuid").unwrap_or_default();
     state.arch = xml::text_at(&root, "host/cpu/arch").unwrap_or_default();
+    state.security_models = root
+        .get("host")
+        .into_iter()
+        .flat_map(|h| h.all("secmodel"))
+        .filter_map(|m| xml::text_at(m, "model"))
+        .filter(|m| m != "none")
+        .collect();
     state.cpu = root.get("host/cpu").and_then(host_cpu);
     state.cells = hardware::cells(&root);
     let mut types = BTreeSet::new();
@@ -163,6 +170,7 @@ fn read_pool(pool: &StoragePool, name: &str) -> Result<PoolState, Fault> {
     let text = pool.xml_desc(0).during(what())?;
     let root = xml::parse(&text, &what())?;
     let mut volumes = BTreeMap::new();
+    let mut markers = BTreeSet::new();
     if active {
         let listed = match pool.list_all_volumes(0).during(format!("list the volumes of pool `{name}`")) {
             // Stopped since it was asked: no reason not to know the whole host.
@@ -174,6 +182,10 @@ fn read_pool(pool: &StoragePool, name: &str) -> Result<PoolState, Fault> {
         };
         for volume in listed {
             let volume_name = volume.name().during(format!("read a volume's name in pool `{name}`"))?;
+            if let Some(id) = pool_marker(&volume_name) {
+                markers.insert(id);
+                continue;
+            }
             let result = volume.xml_desc(0).during(format!("read volume `{volume_name}` of pool `{name}`"));
             match result {
                 Ok(text) => {
@@ -194,6 +206,7 @@ fn read_pool(pool: &StoragePool, name: &str) -> Result<PoolState, Fault> {
         capacity: info.capacity,
         available: info.available,
         xml: text,
+        markers,
         volumes,
     })
 }

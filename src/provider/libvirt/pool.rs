@@ -1,12 +1,17 @@
 //! Storage pools: defined, built, started. They are never undefined: libvirt keeps no mark
-//! on a pool that would tell whose it is. What is in a pool is never touched here.
+//! on a pool that would tell whose it is. What is in a pool is never touched here; markers are laid beside it that tell
+//! whether two hosts have the same storage.
 
 use super::error::{During, Fault};
-use super::xml;
+use super::{volume, xml};
 use crate::domain_xml::Element;
+use crate::observed::POOL_MARKER;
 use crate::provider::Look;
+use std::time::{Duration, Instant};
+use uuid::Uuid;
 use virt::connect::Connect;
 use virt::storage_pool::StoragePool;
+use virt::storage_vol::StorageVol;
 
 /// The pool of a name, if there is one.
 pub(super) fn find(connect: &Connect, name: &str) -> Result<Option<StoragePool>, Fault> {
@@ -106,6 +111,99 @@ pub(super) fn look_autostart(connect: &Connect, name: &str, autostart: bool) -> 
 pub(super) fn set_autostart(connect: &Connect, name: &str, autostart: bool) -> Result<(), Fault> {
     let pool = connect.lookup_storage_pool_by_name(name).during(format!("look pool `{name}` up"))?;
     pool.set_autostart(autostart).during(format!("set the autostart of pool `{name}`"))
+}
+
+/// How long a marker that another host has just written is looked for. NFS clients keep what they know of a folder for up
+/// to a minute (`acdirmax` in nfs(5)).
+const SEEN_WITHIN: Duration = Duration::from_secs(65);
+
+/// How often it is looked for.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Size of a marker: some pool types have no volume of nothing.
+const MARKER_BYTES: u64 = 4096;
+
+fn marker(id: Uuid) -> String {
+    format!("{POOL_MARKER}{id}")
+}
+
+/// Whether an active pool, read anew, has one of these markers.
+fn has_marker(connect: &Connect, name: &str, ids: &[Uuid]) -> Result<bool, Fault> {
+    let pool = volume::active_pool(connect, name)?;
+    for id in ids {
+        if volume::find(&pool, &marker(*id))?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+pub(super) fn look_mark(connect: &Connect, name: &str, id: Uuid) -> Result<Look, Fault> {
+    look_shared(connect, name, &[id])
+}
+
+pub(super) fn look_shared(connect: &Connect, name: &str, ids: &[Uuid]) -> Result<Look, Fault> {
+    match has_marker(connect, name, ids) {
+        Ok(true) => Ok(Look::AlreadyDone),
+        Ok(false) => Ok(Look::Ready),
+        Err(Fault::Refused { why, .. }) => Ok(Look::Refused { reason: why }),
+        Err(fault) => Err(fault),
+    }
+}
+
+pub(super) fn mark(connect: &Connect, name: &str, id: Uuid) -> Result<(), Fault> {
+    let pool = volume::active_pool(connect, name)?;
+    if volume::find(&pool, &marker(id))?.is_some() {
+        return Ok(());
+    }
+    let definition = volume::definition(&marker(id), MARKER_BYTES, "raw", true, None);
+    StorageVol::create_xml(&pool, &definition, 0).during(format!("write a marker into pool `{name}`")).map(drop)
+}
+
+/// Looks for another host's marker, for as long as a network file system may hide it. Where there is none, this host's own
+/// is written, so that whoever looks later knows that they are not the same.
+pub(super) fn verify_shared(
+    connect: &Connect,
+    name: &str,
+    with: &str,
+    ids: &[Uuid],
+    own: Uuid,
+    until: Instant,
+    is_cancelled: &dyn Fn() -> bool,
+) -> Result<(), Fault> {
+    let until = until.min(Instant::now() + patience(&description(&find_or_refuse(connect, name)?, name)?));
+    loop {
+        if has_marker(connect, name, ids)? {
+            return Ok(());
+        }
+        if is_cancelled() {
+            return Err(Fault::left(format!("stopped looking for the marker of host `{with}` in pool `{name}`")));
+        }
+        if Instant::now() + LOOK_AGAIN >= until {
+            break;
+        }
+        std::thread::sleep(LOOK_AGAIN);
+    }
+    mark(connect, name, own)?;
+    Err(Fault::refused(
+        format!(
+            "pool `{name}` is not the same storage as on host `{with}`: the marker that was written there is not here"
+        ),
+        "mount the same storage on both hosts and refresh the pool (`virsh pool-refresh`), or take `shared: true` out of the StoragePool",
+    ))
+}
+
+fn find_or_refuse(connect: &Connect, name: &str) -> Result<StoragePool, Fault> {
+    find(connect, name)?
+        .ok_or_else(|| Fault::refused(format!("there is no pool `{name}`"), "declare it on this host (StoragePool)"))
+}
+
+/// Only a folder that comes over the network may be slow to show what is in it. A folder may be one, mounted by hand.
+fn patience(definition: &Element) -> Duration {
+    match definition.attribute("type") {
+        Some("netfs") => SEEN_WITHIN,
+        _ => SEEN_WITHIN / 6,
+    }
 }
 
 #[cfg(test)]

@@ -161,7 +161,7 @@ fn at_least(capacity: u64, image: &VolumeState, name: &str) -> Result<(), Fault>
 }
 
 /// Whether volumes are files. On the others (LVM) an allocation of nothing would mean a thin volume.
-fn is_made_of_files(pool: &Element) -> bool {
+pub(super) fn is_made_of_files(pool: &Element) -> bool {
     matches!(pool.attribute("type"), Some("dir" | "fs" | "netfs" | "gluster" | "vstorage"))
 }
 
@@ -331,6 +331,17 @@ pub(super) fn delete(connect: &Connect, pool: &str, name: &str) -> Result<(), Fa
         Some(volume) => volume.delete(0).during(format!("delete volume `{name}` of pool `{pool}`")),
         None => Ok(()),
     }
+}
+
+/// Deletes a volume that no domain of the host has.
+pub(super) fn delete_unused(c: &Connect, pool: &str, found: &StorageVol, name: &str) -> Result<(), Fault> {
+    let path = found.path().during(format!("read volume `{name}`"))?;
+    let users = users(c, |d| d.is(pool, name, &path))?;
+    if !users.is_empty() {
+        let why = format!("volume `{name}` is in use by {}", names(&users));
+        return Err(Fault::refused(why, "it is left alone"));
+    }
+    found.delete(0).during(format!("delete volume `{name}` of pool `{pool}`"))
 }
 
 /// A disk of a domain, as far as it says where its data is.

@@ -2,6 +2,7 @@
 //! files of their own.
 
 use super::define::{self, Devices};
+use super::disk;
 use super::look;
 use super::state::State;
 use crate::action::{LiveChange, MachineAction};
@@ -45,6 +46,14 @@ fn mutate(state: &mut State, action: &MachineAction, host: &str) -> Result<(), S
         A::SetStoragePoolAutostart { pool, autostart, .. } => {
             with_pool(state, host, pool, |p| p.autostart = *autostart)
         }
+        A::MarkStoragePool { pool, marker, .. } => state.put_marker(host, pool, *marker),
+        A::VerifySharedPool { pool, with, own, .. } => {
+            // Not found: `look` would have said so.
+            state.put_marker(host, pool, *own)?;
+            Err(format!("pool `{pool}` is not the same storage as on host `{with}`"))
+        }
+        A::MoveDisk(m) => disk::act(state, m),
+        A::CancelDiskMove { uuid, target, to, .. } => disk::cancel(state, host, *uuid, target, to),
         A::CreateVolume { pool, volume, capacity, format, image, backing, .. } => {
             let of = |s: &State, source: &crate::action::ImageSource| {
                 let found = s.volumes(host, &source.pool).and_then(|v| v.get(&source.volume)).cloned();
@@ -143,7 +152,12 @@ fn with_pool(state: &mut State, host: &str, pool: &str, work: impl FnOnce(&mut P
     Ok(())
 }
 
-fn with_domain(state: &mut State, host: &str, uuid: Uuid, work: impl FnOnce(&mut DomainState)) -> Result<(), String> {
+pub(super) fn with_domain(
+    state: &mut State,
+    host: &str,
+    uuid: Uuid,
+    work: impl FnOnce(&mut DomainState),
+) -> Result<(), String> {
     work(state.domain_mut(host, uuid).ok_or("Domain not found")?);
     Ok(())
 }
@@ -171,7 +185,7 @@ fn define_pool(state: &mut State, host: &str, pool: &str, xml: &str, autostart: 
         target,
         capacity: POOL_CAPACITY,
         available: POOL_CAPACITY,
-        volumes: std::collections::BTreeMap::new(),
+        ..PoolState::default()
     };
     state.hosts.get_mut(host).ok_or("no such host")?.state.pools.insert(pool.to_owned(), made);
     Ok(())
@@ -198,7 +212,7 @@ fn update(state: &mut State, host: &str, uuid: Uuid, edits: &[crate::domain_xml:
     })
 }
 
-fn set_owner(
+pub(super) fn set_owner(
     state: &mut State,
     host: &str,
     uuid: Uuid,

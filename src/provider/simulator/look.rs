@@ -1,6 +1,7 @@
 //! What an action would meet: its outcome, the way free, something under way, or a precondition that does not hold.
 
 use super::define::{self, Devices};
+use super::disk;
 use super::state::State;
 use crate::action::{DomainXmlEdit, LiveChange, MachineAction, Migration, MigrationWay};
 use crate::domain_xml::{self, apply, digest};
@@ -40,6 +41,17 @@ fn look_at(state: &State, action: &MachineAction) -> Result<Look, Look> {
             let there = there.ok_or_else(|| refused(format!("`{host}` has no storage pool `{pool}`")))?;
             done_if(there.autostart == *autostart)
         }
+        A::MarkStoragePool { host, pool, marker } => {
+            active_pool(state, host, pool)?;
+            done_if(state.markers(host, pool).contains(marker))
+        }
+        A::VerifySharedPool { host, pool, markers, .. } => {
+            active_pool(state, host, pool)?;
+            let there = state.markers(host, pool);
+            done_if(markers.iter().any(|id| there.contains(id)))
+        }
+        A::MoveDisk(m) => disk::look(state, m)?,
+        A::CancelDiskMove { host, uuid, target, to } => disk::look_cancel(state, host, *uuid, target, to)?,
         A::CreateVolume { host, pool, volume, capacity, format, image, backing } => {
             let volumes = active_pool(state, host, pool)?;
             if let Some(there) = volumes.get(volume) {
@@ -207,11 +219,11 @@ fn look_at(state: &State, action: &MachineAction) -> Result<Look, Look> {
     })
 }
 
-fn domain<'s>(state: &'s State, host: &str, uuid: Uuid) -> Result<&'s DomainState, Look> {
+pub(super) fn domain<'s>(state: &'s State, host: &str, uuid: Uuid) -> Result<&'s DomainState, Look> {
     state.domain(host, uuid).ok_or_else(|| refused(format!("`{host}` has no domain {uuid}")))
 }
 
-fn not_moving(domain: &DomainState) -> Result<(), Look> {
+pub(super) fn not_moving(domain: &DomainState) -> Result<(), Look> {
     if domain.is_in_migration() { Err(refused(format!("`{}` is being migrated", domain.name))) } else { Ok(()) }
 }
 
@@ -235,9 +247,9 @@ fn free_name(state: &State, host: &str, name: &str, uuid: Uuid) -> Result<(), Lo
     }
 }
 
-type Volumes = std::collections::BTreeMap<String, crate::observed::VolumeState>;
+pub(super) type Volumes = std::collections::BTreeMap<String, crate::observed::VolumeState>;
 
-fn active_pool<'s>(state: &'s State, host: &str, pool: &str) -> Result<&'s Volumes, Look> {
+pub(super) fn active_pool<'s>(state: &'s State, host: &str, pool: &str) -> Result<&'s Volumes, Look> {
     let there = state.host(host).and_then(|h| h.pools.get(pool));
     match there {
         None => Err(refused(format!("`{host}` has no storage pool `{pool}`"))),

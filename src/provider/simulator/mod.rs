@@ -11,6 +11,7 @@
 
 mod act;
 mod define;
+mod disk;
 mod faults;
 mod look;
 mod migrate;
@@ -19,7 +20,7 @@ mod state;
 pub use faults::{Call, Effect, Fault};
 
 use super::{ActError, Actor, Look, Observer, StepCtx, WriteFleet};
-use crate::action::{Action, AtTimeout, MachineAction, Migration, Order};
+use crate::action::{Action, AtTimeout, DiskPlace, MachineAction, Migration, Order};
 use crate::observed::{
     CellState, DomainState, HostState, InterfaceState, NetworkState, Reading, RunState, VolumeState,
 };
@@ -119,6 +120,12 @@ impl World {
         let path = act::volume_path(&state, host, pool, name);
         let volume = VolumeState { path, format: format.into(), capacity, allocation: capacity / 4, backing: None };
         state.volumes_mut(host, pool).map(|v| v.insert(name.to_owned(), volume)).is_some()
+    }
+
+    /// Leaves what a Drover leaves that dies while it copies a running machine's disk to another pool; `false` where that
+    /// cannot be.
+    pub fn leave_half_copy(&self, host: &str, uuid: Uuid, target: &str, to: &DiskPlace) -> bool {
+        disk::leave_half(&mut self.state(), host, uuid, target, to).is_ok()
     }
 
     /// Makes every image that a volume is to be filled from be there: for a world that nobody furnished.
@@ -531,6 +538,7 @@ fn default_host(name: &str) -> HostState {
         machine_types: vec![pc.clone(), "pc-i440fx-7.2".into(), q35.clone(), "pc-q35-7.2".into()],
         machine_aliases: [("pc".to_owned(), pc), ("q35".to_owned(), q35)].into(),
         networks: [("default".to_owned(), true)].into(),
+        security_models: Vec::new(),
         network_states: [("default".to_owned(), NetworkState { forward: "nat".into(), ..Default::default() })].into(),
         interfaces: Some([("br0".to_owned(), bridge)].into()),
         cells: vec![CellState {

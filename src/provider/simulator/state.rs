@@ -22,6 +22,9 @@ pub(super) struct State {
     pub hosts: BTreeMap<String, Host>,
     /// Volumes by the storage they are on ([`State::storage_key`]), whatever pools show them.
     pub storage: BTreeMap<String, BTreeMap<String, VolumeState>>,
+    /// Markers by the storage they are on.
+    #[serde(default)]
+    pub markers: BTreeMap<String, BTreeSet<Uuid>>,
     /// Folders that are one file system on every host.
     pub shared_paths: BTreeSet<String>,
     /// Whether every image that a volume is to be filled from is there.
@@ -44,6 +47,7 @@ impl Default for State {
             format_version: FORMAT_VERSION.into(),
             hosts: BTreeMap::new(),
             storage: BTreeMap::new(),
+            markers: BTreeMap::new(),
             // As if one file server were mounted there on every host.
             shared_paths: ["/srv".to_owned()].into(),
             has_every_image: false,
@@ -177,6 +181,18 @@ impl State {
         Some(self.storage.entry(key).or_default())
     }
 
+    /// The markers in a pool.
+    pub fn markers(&self, host: &str, pool: &str) -> BTreeSet<Uuid> {
+        self.storage_key(host, pool).and_then(|key| self.markers.get(&key)).cloned().unwrap_or_default()
+    }
+
+    /// Writes a marker into a pool.
+    pub fn put_marker(&mut self, host: &str, pool: &str, id: Uuid) -> Result<(), String> {
+        let key = self.storage_key(host, pool).ok_or("Storage pool not found")?;
+        self.markers.entry(key).or_default().insert(id);
+        Ok(())
+    }
+
     /// The pool on a host in whose folder a path lies, and the storage it is on.
     pub fn pool_of_path(&self, host: &str, path: &str) -> Option<(String, String)> {
         let pools = &self.host(host)?.pools;
@@ -226,6 +242,7 @@ impl State {
         view.domains.iter_mut().for_each(|d| d.moves = define::moves(d));
         for (pool, state) in view.pools.iter_mut().filter(|(_, p)| p.active) {
             state.volumes = self.volumes(name, pool).cloned().unwrap_or_default();
+            state.markers = self.markers(name, pool);
             let taken: u64 = state.volumes.values().map(|v| v.allocation).sum();
             state.available = state.capacity.saturating_sub(taken);
         }

@@ -18,6 +18,7 @@ mod ownership;
 mod prechecks;
 mod repository;
 mod retune;
+mod storage;
 
 use crate::git::servers::{Origin, git};
 use crate::lab::{Gap, Guest, HOSTS, Lab, wait_for};
@@ -385,9 +386,12 @@ impl Drop for Fleet<'_> {
             let _ = std::io::Write::write_all(&mut std::io::stderr(), log.as_bytes());
         }
         for host in HOSTS {
-            for verb in ["pool-destroy", "pool-undefine"] {
-                let _ = self.lab.virsh(host, &[verb, &self.name]);
+            for pool in [self.name.clone(), format!("{}-local", self.name)] {
+                for verb in ["pool-destroy", "pool-undefine"] {
+                    let _ = self.lab.virsh(host, &[verb, &pool]);
+                }
             }
+            let _ = std::fs::remove_dir_all(self.lab.local_folder(host).join(&self.name));
         }
         let _ = std::fs::remove_dir_all(self.lab.shared_folder().join(&self.name));
     }

@@ -3,7 +3,9 @@
 //! running twice but Drover.
 
 use super::support::*;
-use drover::action::{Action, DomainXmlEdit, ImageSource, LiveChange, MachineAction, MigratedVolume, MigrationWay};
+use drover::action::{
+    Action, DiskMove, DiskPlace, DomainXmlEdit, ImageSource, LiveChange, MachineAction, MigratedVolume, MigrationWay,
+};
 use drover::domain_xml::{digest, owner_of, parse};
 use drover::observed::{JobOperation, MoveMark, OwnerMark, RunState};
 use drover::provider::simulator::{Call, Effect, Fault, World};
@@ -105,6 +107,28 @@ fn edit() -> DomainXmlEdit {
     DomainXmlEdit::SetText { at: "/domain/currentMemory".into(), text: "262144".into() }
 }
 
+/// Where the disk goes in the cases: a second pool of the host.
+fn elsewhere() -> DiskPlace {
+    DiskPlace { pool: "other".into(), volume: "root.qcow2".into(), path: "/var/lib/other/root.qcow2".into() }
+}
+
+fn move_disk(delete_source: bool) -> MachineAction {
+    let path = "/var/lib/images/root.qcow2".to_owned();
+    MachineAction::MoveDisk(Box::new(DiskMove {
+        host: "a".into(),
+        uuid: uuid(1),
+        name: "vm-1".into(),
+        target: "vda".into(),
+        from: Some(DiskPlace { pool: "images".into(), volume: "root.qcow2".into(), path }),
+        to: elsewhere(),
+        block: false,
+        format: "qcow2".into(),
+        delete_source,
+        bandwidth_mib: None,
+        owner: mark(),
+    }))
+}
+
 /// Every action with a world in which it is ready. `running` starts the machine first.
 fn cases() -> Vec<(bool, MachineAction)> {
     let host = || "a".to_owned();
@@ -164,6 +188,20 @@ fn cases() -> Vec<(bool, MachineAction)> {
         (true, MachineAction::PauseDomain { host: host(), uuid: id }),
         (true, shutdown("a", 1, false)),
         (false, MachineAction::UndefineDomain { host: host(), uuid: id, nvram: true }),
+        (false, MachineAction::MarkStoragePool { host: host(), pool: "images".into(), marker: id }),
+        (
+            false,
+            MachineAction::VerifySharedPool {
+                host: host(),
+                pool: "other".into(),
+                with: "b".into(),
+                markers: vec![uuid(8)],
+                own: uuid(9),
+            },
+        ),
+        (true, move_disk(false)),
+        (false, move_disk(true)),
+        (true, MachineAction::CancelDiskMove { host: host(), uuid: id, target: "vda".into(), to: elsewhere() }),
         (true, copying()),
         (false, MachineAction::MigrateVirtualMachine(Box::new(migration(1, "a", "b", MigrationWay::Offline)))),
         (true, MachineAction::AwaitMigration { host: host(), uuid: id }),
@@ -180,6 +218,13 @@ async fn world_for(runs: bool, action: MachineAction) -> (World, MachineAction) 
         &MachineAction::DefineStoragePool { host: "a".into(), pool: "stopped".into(), xml: stopped, autostart: true },
     )
     .await;
+    let other = POOL.replace("images", "other");
+    act(
+        &world,
+        &MachineAction::DefineStoragePool { host: "a".into(), pool: "other".into(), xml: other, autostart: true },
+    )
+    .await;
+    act(&world, &MachineAction::StartStoragePool { host: "a".into(), pool: "other".into() }).await;
     if runs {
         act(&world, &start("a", 1)).await;
     }
@@ -196,6 +241,13 @@ async fn world_for(runs: bool, action: MachineAction) -> (World, MachineAction) 
         }
         MachineAction::ResumeDomain { host, uuid } => {
             act(&world, &MachineAction::PauseDomain { host: host.clone(), uuid: *uuid }).await;
+        }
+        MachineAction::VerifySharedPool { host, pool, markers, .. } => {
+            act(&world, &MachineAction::MarkStoragePool { host: host.clone(), pool: pool.clone(), marker: markers[0] })
+                .await;
+        }
+        MachineAction::CancelDiskMove { host, uuid, target, to } => {
+            assert!(world.leave_half_copy(host, *uuid, target, to));
         }
         MachineAction::AwaitMigration { .. } | MachineAction::AbortMigration(_) => begin(&world, &copying()).await,
         _ => {}
@@ -216,7 +268,12 @@ fn every_action_is_ready_then_done_and_can_be_repeated() {
         for (runs, action) in cases() {
             let (world, action) = world_for(runs, action).await;
             let name = action.name();
-            let expected = if name == "AwaitMigration" { Look::Running } else { Look::Ready };
+            let expected = match name {
+                "AwaitMigration" => Look::Running,
+                // It only looks.
+                "VerifySharedPool" => Look::AlreadyDone,
+                _ => Look::Ready,
+            };
             assert_eq!(look(&world, &action).await, expected, "{name}");
             act(&world, &action).await;
             verify(&world, &action).await;

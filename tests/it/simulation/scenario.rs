@@ -45,7 +45,7 @@ impl Dice {
     }
 }
 
-fn manifest<S: Spec>(name: &str, spec: S) -> Manifest<S> {
+pub fn manifest<S: Spec>(name: &str, spec: S) -> Manifest<S> {
     Manifest {
         kind: S::KIND,
         metadata: Metadata { name: name.into(), ..Default::default() },
@@ -74,6 +74,7 @@ pub fn ground() -> Resources {
             source: None,
             target: Some(target.into()),
             shared,
+            mount_options: Vec::new(),
             autostart: true,
             pool_name: None,
         };

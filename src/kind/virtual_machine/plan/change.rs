@@ -1,5 +1,6 @@
 //! Changes to a machine where it is: definition, live devices, autostart, name.
 
+use super::disk::DiskMoves;
 use super::{Chain, Draft, Here};
 use crate::action::MachineAction;
 use crate::domain_xml;
@@ -12,12 +13,20 @@ use serde_json::json;
 impl Draft<'_> {
     /// Drafts the changes; tells whether a restart is needed and allowed. `None`: the definition could not be compared, and
     /// nothing more may be done to the machine (one without a persistent definition would vanish when it is shut down).
-    pub(super) fn in_place(&self, here: Here<'_>, chain: &mut Chain, out: &mut Drafts) -> Option<bool> {
-        let (volumes, made) = self.volumes(here.host, here.state, Some(here.domain), out);
+    pub(super) fn in_place(
+        &self,
+        here: Here<'_>,
+        moves: &DiskMoves,
+        chain: &mut Chain,
+        out: &mut Drafts,
+    ) -> Option<bool> {
+        let (volumes, made) = self.volumes(here.host, here.state, Some(here.domain), moves, out);
         chain.join(volumes);
+        // A disk that moves is where it should be once it has moved: it is not put into the definition here.
+        let m = moves.manifest(self.m);
         let compared = Definitions::read(self.m, here.domain).and_then(|trees| {
             let owner = self.owner_from(Some(here.domain), trees.persistent_owner(), made);
-            let difference = compare_trees(self.m, here.domain, &trees, here.state, self.ctx.resources, &owner)?;
+            let difference = compare_trees(m, here.domain, &trees, here.state, self.ctx.resources, &owner)?;
             Ok((owner, difference))
         });
         let (owner, mut difference) = match compared {
@@ -91,6 +100,8 @@ impl Draft<'_> {
             self.change("spec.autostart", json!(here.domain.autostart), json!(on), Effect::Live, out);
             chain.push(self.autostart(here.keeper, here.domain.uuid, on), out);
         }
+        // After the definition: an update expects the one that was observed.
+        self.move_disks(here, moves, &owner, chain, out);
         if renamed {
             self.note(Operation::Update, out);
             self.change("metadata.name", json!(here.domain.name), json!(name), Effect::Restart, out);

@@ -2,6 +2,7 @@
 
 use super::super::PowerState;
 use super::super::precheck::missing_pools;
+use super::disk::DiskMoves;
 use super::{Chain, Draft};
 use crate::action::MachineAction;
 use crate::finding::{Code, Finding};
@@ -44,7 +45,7 @@ impl<'a> Draft<'a> {
             self.change(&path, Value::Null, value, Effect::None, out);
         }
         let mut chain = Chain::default();
-        let (volumes, made) = self.volumes(host, state, None, out);
+        let (volumes, made) = self.volumes(host, state, None, &DiskMoves::default(), out);
         chain.join(volumes);
         let owner = self.owner(None, made);
         let xml = match render(self.m, state, self.ctx.resources, &owner) {

@@ -3,6 +3,7 @@
 
 use super::super::VirtualMachineSpec;
 use super::super::survey::Copy;
+use super::migrate::Planned;
 use super::{Chain, Draft, Here, MIGRATION};
 use crate::action::{MachineAction, MigrationWay};
 use crate::finding::{Code, Finding};
@@ -135,7 +136,9 @@ impl<'a> Draft<'a> {
         if self.only_reports() {
             self.report_drift(here, here.host, out);
         } else {
-            if self.in_place(here, &mut chain, out).is_none() {
+            let mut disks = self.disk_moves(here);
+            disks.put_off("it is elsewhere for a while", "its disk moves when it is home again");
+            if self.in_place(here, &disks, &mut chain, out).is_none() {
                 return;
             }
             // A restart would be one at home: it waits until the machine is there.
@@ -199,7 +202,7 @@ impl<'a> Draft<'a> {
         out.report(&self.id, None).health = Health::Progressing;
         self.moves_from(here.host, to, Effect::Live, out);
         let policy = self.policy();
-        let (migration, _, prediction) = self.migration(here, to, MigrationWay::Live, &policy, Vec::new());
+        let Planned { migration, prediction, .. } = self.migration(here, to, MigrationWay::Live, &policy, Vec::new());
         let mut step = self.step(
             MachineAction::MigrateVirtualMachine(Box::new(migration)),
             self.route(here.host, to, MigrationWay::Live),
@@ -238,7 +241,7 @@ impl<'a> Draft<'a> {
             out.step(StepDraft { disruption: Disruption::Brief, interruption: MIGRATION, ..step });
             return;
         }
-        let (migration, ..) = self.migration(here, &mark.to, MigrationWay::Live, &self.policy(), Vec::new());
+        let migration = self.migration(here, &mark.to, MigrationWay::Live, &self.policy(), Vec::new()).migration;
         let step = self.step(
             MachineAction::AbortMigration(Box::new(migration)),
             format!("abort the migration of {} from {} to {}", self.m.name(), mark.from, mark.to),

@@ -25,9 +25,19 @@ const AROUND: f64 = 0.6;
 /// libvirt's default for the longest pause.
 const DEFAULT_DOWNTIME: u64 = 300;
 
+/// A migration as it is planned.
+pub(super) struct Planned {
+    pub migration: Migration,
+    /// What was looked at beforehand.
+    pub checks: Vec<Check>,
+    pub prediction: Option<Prediction>,
+    /// What must hold before it starts.
+    needs: Vec<Fact>,
+}
+
 impl<'a> Draft<'a> {
     /// Moves it to `target`, after what is in the chain.
-    pub(super) fn migrate(&self, here: Here<'a>, target: &'a str, restart: bool, chain: &mut Chain, out: &mut Drafts) {
+    pub(super) fn migrate(&self, here: Here<'_>, target: &str, restart: bool, chain: &mut Chain, out: &mut Drafts) {
         let policy = self.policy();
         let mut way = match policy.mode {
             Mode::Offline => MigrationWay::Offline,
@@ -59,7 +69,7 @@ impl<'a> Draft<'a> {
         }
         let mut blocks = self.cordoned(target);
         blocks.extend(self.too_near(target));
-        let (migration, checks, prediction) =
+        let Planned { migration, checks, prediction, needs } =
             self.migration(here, target, way, &policy, out.arriving(target).cloned().collect());
         if way == MigrationWay::Live && !was_active {
             blocks.push(Block {
@@ -117,6 +127,7 @@ impl<'a> Draft<'a> {
         }
         // A disk that the manifest wants elsewhere is copied to where it is now.
         step.needs.extend(copied_to.into_iter().map(|pool| Fact::PoolActive { host: target.into(), pool }));
+        step.needs.extend(needs);
         if self.errand.as_ref().is_none_or(Errand::is_permanent) {
             step.offers.push(Fact::MachineOff { host: here.host.into(), machine: self.m.name().into() });
         }
@@ -176,7 +187,8 @@ impl<'a> Draft<'a> {
         {
             let policy = self.policy();
             out.change(&self.id, None, place(here.host, target, Effect::Live));
-            let (migration, _, prediction) = self.migration(here, target, MigrationWay::Live, &policy, Vec::new());
+            let Planned { migration, prediction, .. } =
+                self.migration(here, target, MigrationWay::Live, &policy, Vec::new());
             let mut step = self.step(
                 MachineAction::MigrateVirtualMachine(Box::new(migration)),
                 format!("live-migrate {} from {} to {target}", self.m.name(), here.host),
@@ -214,13 +226,13 @@ impl<'a> Draft<'a> {
         way: MigrationWay,
         policy: &MigrationPolicySpec,
         arriving: Vec<Load>,
-    ) -> (Migration, Vec<Check>, Option<Prediction>) {
+    ) -> Planned {
         let to = self.ctx.resources.hosts.get(target).map(|h| &h.spec);
         let there = to.map(|t| t.migration.clone()).unwrap_or_default();
-        let Prechecked { checks, copy, prediction } = match self.ctx.observed.host(target) {
+        let Prechecked { checks, copy, prediction, needs } = match self.ctx.observed.host(target) {
             None => {
                 let why = self.ctx.survey.unknown().get(target).map_or("it is fenced", String::as_str);
-                Prechecked { checks: precheck::unread(policy, target, why), copy: Vec::new(), prediction: None }
+                Prechecked { checks: precheck::unread(policy, target, why), ..Prechecked::default() }
             }
             Some(destination) => precheck::run(&Move {
                 ctx: self.ctx,
@@ -258,7 +270,7 @@ impl<'a> Draft<'a> {
             ..Migration::new(here.domain.uuid, &here.domain.name, [here.host, target], way, uri)
         };
         policy.apply(link(self.ctx.resources, here.host, target), &mut migration);
-        (migration, checks, prediction)
+        Planned { migration, checks, prediction, needs }
     }
 
     /// A machine at the destination that asks to be kept apart from this one and is not to leave. (For one that leaves, this

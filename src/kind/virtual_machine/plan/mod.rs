@@ -3,6 +3,7 @@
 
 mod change;
 mod create;
+mod disk;
 mod errand;
 mod migrate;
 mod orders;
@@ -449,8 +450,11 @@ impl<'a> Draft<'a> {
         // A volume that were made here first would have to be moved, or copied, by a migration that does not know of it
         // yet. So a machine that lacks one moves first; the next plan makes the rest where it is then. One without a
         // definition gets that before anything else: it might have to be shut down to move, and would vanish.
-        let restart = if target == here.host || !self.lacks_volumes(here) {
-            let Some(restart) = self.in_place(here, &mut chain, out) else { return };
+        let moves = self.disk_moves(here);
+        let mut settled = here;
+        let restart = if target == here.host || !self.lacks_volumes(here, &moves, target) {
+            let Some(restart) = self.in_place(here, &moves, &mut chain, out) else { return };
+            settled.domain = moves.after.as_ref().unwrap_or(here.domain);
             restart
         } else {
             if !here.domain.persistent {
@@ -468,11 +472,11 @@ impl<'a> Draft<'a> {
             (true, wish, mover) => {
                 self.power(here, restart, &mut chain, out);
                 if let (Some(wish), Some(mover), false) = (wish, mover, restart) {
-                    mover.migrate(here, &wish.to, false, &mut chain, out);
+                    mover.migrate(settled, &wish.to, false, &mut chain, out);
                 }
             }
-            (false, Some(_), Some(mover)) => mover.migrate(here, target, restart, &mut chain, out),
-            (false, ..) => self.migrate(here, target, restart, &mut chain, out),
+            (false, Some(_), Some(mover)) => mover.migrate(settled, target, restart, &mut chain, out),
+            (false, ..) => self.migrate(settled, target, restart, &mut chain, out),
         }
         let drifted = out.report(&self.id, None).sync == Sync::OutOfSync && self.ctx.options.is_drift(&self.id);
         if drifted {

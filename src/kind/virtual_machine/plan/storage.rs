@@ -1,6 +1,7 @@
 //! A machine's volumes: made where they are missing, grown where they are too small, never overwritten, never shrunk.
 
 use super::Draft;
+use super::disk::DiskMoves;
 use crate::action::{ImageSource, MachineAction};
 use crate::finding::{Code, Finding, Severity};
 use crate::kind::virtual_machine::{DiskFormat, VolumeWish, volumes};
@@ -10,20 +11,23 @@ use crate::plan::{Block, DraftId, Drafts, Effect, Estimate, Fact, Operation};
 use serde_json::{Value, json};
 
 impl Draft<'_> {
-    /// Whether a volume that it should have is not on the host that it is on.
-    pub(super) fn lacks_volumes(&self, here: super::Here<'_>) -> bool {
-        let has = |wish: &VolumeWish| {
-            here.state.pools.get(&wish.libvirt_pool).is_some_and(|p| p.volumes.contains_key(&wish.volume))
+    /// Whether a volume that it should have is not on the host that it is on, and cannot be brought there before it moves
+    /// to `target`.
+    pub(super) fn lacks_volumes(&self, here: super::Here<'_>, moves: &DiskMoves, target: &str) -> bool {
+        let has = |wish: &VolumeWish| match moves.concerns(wish.index) {
+            true => moves.reaches(wish.index, target),
+            false => here.state.pools.get(&wish.libvirt_pool).is_some_and(|p| p.volumes.contains_key(&wish.volume)),
         };
         volumes(self.m, here.state, self.ctx.resources).is_ok_and(|wishes| !wishes.iter().all(has))
     }
 
-    /// Drafts its volumes on a host; gives the steps, and the volumes that Drover makes.
+    /// Drafts its volumes on a host; gives the steps, and the volumes that Drover makes. Those that move are not made.
     pub(super) fn volumes(
         &self,
         host: &str,
         state: &HostState,
         domain: Option<&DomainState>,
+        moves: &DiskMoves,
         out: &mut Drafts,
     ) -> (Vec<DraftId>, Vec<OwnedVolume>) {
         let mut steps = Vec::new();
@@ -35,13 +39,13 @@ impl Draft<'_> {
                 return (steps, made);
             }
         };
-        for wish in wishes {
+        for wish in wishes.into_iter().filter(|w| !moves.concerns(w.index)) {
             let pool = state.pools.get(&wish.libvirt_pool);
             let found =
                 pool.filter(|p| p.active).and_then(|p| p.volumes.get(&wish.volume)).or_else(|| self.shared(&wish));
             let path = format!("spec.disks[{}]", wish.index);
             if let Some(volume) = found {
-                steps.extend(self.grow(host, &wish, volume.capacity, domain, out));
+                steps.extend(self.grow(host, &wish, volume.capacity, domain, None, out));
                 continue;
             }
             // A disk without a size or an image names a volume that somebody else makes.
@@ -126,18 +130,20 @@ impl Draft<'_> {
 
     /// The volume as another host sees it, where the pool is one storage on all its hosts: a host lists what others made
     /// only after a refresh of its pool.
-    fn shared(&self, wish: &VolumeWish) -> Option<&VolumeState> {
+    pub(super) fn shared(&self, wish: &VolumeWish) -> Option<&VolumeState> {
         let pool = self.ctx.resources.storage_pools.get(&wish.pool).filter(|p| p.spec.shared)?;
         let states = pool.spec.hosts.iter().filter_map(|h| self.ctx.observed.host(h)?.pools.get(&wish.libvirt_pool));
         states.filter(|p| p.active).find_map(|p| p.volumes.get(&wish.volume))
     }
 
-    fn grow(
+    /// Grows a volume, where the manifest asks for more than it is; after a step, where it comes into its pool with that.
+    pub(super) fn grow(
         &self,
         host: &str,
         wish: &VolumeWish,
         is: u64,
         domain: Option<&DomainState>,
+        after: Option<DraftId>,
         out: &mut Drafts,
     ) -> Option<DraftId> {
         let capacity = self.m.spec.disks.as_ref()?.get(wish.index)?.size?;
@@ -165,7 +171,7 @@ impl Draft<'_> {
             let target = crate::domain_xml::disk_target(d.live_xml.as_deref()?, &wish.path)?;
             Some((d.uuid, target))
         });
-        let step = self.step(
+        let mut step = self.step(
             MachineAction::ResizeVolume {
                 host: host.into(),
                 pool: wish.libvirt_pool.clone(),
@@ -176,6 +182,7 @@ impl Draft<'_> {
             format!("grow volume {} in pool {} on {host} to {capacity}", wish.volume, wish.libvirt_pool),
             format!("it has {before}"),
         );
+        step.after.extend(after);
         Some(out.step(step))
     }
 }
@@ -188,7 +195,7 @@ fn uses(domain: &DomainState, path: &str) -> bool {
         .any(|xml| crate::domain_xml::disk_target(xml, path).is_some())
 }
 
-fn format_name(format: DiskFormat) -> &'static str {
+pub(super) fn format_name(format: DiskFormat) -> &'static str {
     match format {
         DiskFormat::Qcow2 => "qcow2",
         DiskFormat::Raw => "raw",

@@ -1,18 +1,17 @@
 //! The disks: each is on storage that both hosts share, or is copied.
 
 use super::paths::{Presence, is_medium, presence};
+use super::shared::by_markers;
 use super::storage::pool_of;
 use super::{Move, Sheet, mebibytes};
 use crate::action::{Backing, MigratedVolume};
 use crate::domain_xml::{self, LocalDisk};
 use crate::kind::migration_policy::CopyStorage;
+use crate::kind::storage_pool::Sharing;
 use crate::kind::virtual_machine::disk_path;
-use crate::observed::HostState;
+use crate::observed::{HALF_COPY, HostState};
 use crate::plan::Precheck;
 use std::collections::BTreeMap;
-
-/// What the provider's marker of a half copy ends in: such a copy is made anew, and is nobody's data.
-const HALF_COPY: &str = ".drover-incoming";
 
 /// The longest chain of images below a disk that is followed.
 const CHAIN_MAX: usize = 64;
@@ -46,6 +45,17 @@ fn disk_of(mv: &Move<'_>, disk: &LocalDisk, taken: &mut BTreeMap<String, u64>, s
     let (from, to) = (mv.from, mv.to);
     let what = format!("disk {} ({})", disk.target, disk.path);
     let manifest = pool_of(mv, &disk.path);
+    if let Some(pool) = manifest.filter(|p| !p.spec.shared && by_markers(mv, p) == Sharing::Same) {
+        sheet.fail(
+            Precheck::SharedStorage,
+            format!(
+                "{what} is in pool `{}`, which is one storage on `{from}` and `{to}`: a copy would be written onto itself",
+                pool.name()
+            ),
+            "write `shared: true` in the StoragePool",
+        );
+        return Disk::Refused;
+    }
     if let Some(pool) = manifest.filter(|p| p.spec.shared) {
         if let Some(missing) = missing_below(mv, &disk.path) {
             sheet.fail(

@@ -19,6 +19,7 @@ mod paths;
 mod reach;
 mod release;
 mod room;
+mod shared;
 mod storage;
 #[cfg(test)]
 mod tests;
@@ -34,7 +35,7 @@ use crate::kind::migration_policy::MigrationPolicySpec;
 use crate::model::{Bytes, Manifest};
 use crate::observed::{DomainState, HostState};
 use crate::plan::precopy::Prediction;
-use crate::plan::{Check, Context, Load, Precheck, Treatment, Verdict};
+use crate::plan::{Check, Context, Fact, Load, Precheck, Treatment, Verdict};
 
 /// Every subject, in the order in which they are looked at.
 const SUBJECTS: &[fn(&Move<'_>, &Element, &mut Sheet<'_>)] = &[
@@ -80,6 +81,7 @@ pub(crate) struct Move<'a> {
 }
 
 /// What the prechecks found.
+#[derive(Default)]
 pub(crate) struct Prechecked {
     /// Each of them, in the order of [`Precheck::ALL`].
     pub checks: Vec<Check>,
@@ -87,6 +89,8 @@ pub(crate) struct Prechecked {
     pub copy: Vec<MigratedVolume>,
     /// What a live move is expected to be.
     pub prediction: Option<Prediction>,
+    /// What must be so before the move starts, and is found out by steps.
+    pub needs: Vec<Fact>,
 }
 
 /// Looks at everything.
@@ -98,7 +102,7 @@ pub(crate) fn run(mv: &Move<'_>) -> Prechecked {
             format!("the definition of `{}` on `{}` could not be read", mv.domain.name, mv.from),
             "plan again; if it stays so, `virsh dumpxml` says more",
         );
-        return Prechecked { checks: sheet.finish(), copy: Vec::new(), prediction: None };
+        return Prechecked { checks: sheet.finish(), ..Prechecked::default() };
     };
     sheet.pass(Precheck::HostRead, format!("`{}` and `{}` were read completely", mv.from, mv.to));
     for subject in SUBJECTS {
@@ -106,7 +110,7 @@ pub(crate) fn run(mv: &Move<'_>) -> Prechecked {
     }
     let copy = disks::check(mv, &mut sheet);
     let prediction = convergence::check(mv, &copy, &mut sheet);
-    Prechecked { checks: sheet.finish(), copy, prediction }
+    Prechecked { checks: sheet.finish(), copy, prediction, needs: shared::needs(mv) }
 }
 
 /// A destination that could not be read: nothing else can be looked at.

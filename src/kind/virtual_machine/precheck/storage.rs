@@ -2,10 +2,11 @@
 //! is used in a way that a migration stands.
 
 use super::hypervisor::numbers;
+use super::shared::by_markers;
 use super::{Move, Sheet, devices, mebibytes};
 use crate::domain_xml::{self, Element};
 use crate::kind::Resources;
-use crate::kind::storage_pool::StoragePoolSpec;
+use crate::kind::storage_pool::{Sharing, StoragePoolSpec};
 use crate::kind::virtual_machine::{VirtualMachineSpec, VolumeWish, volumes};
 use crate::model::Manifest;
 use crate::observed::{HostState, PoolState};
@@ -90,8 +91,18 @@ fn same(mv: &Move<'_>, pool: &Manifest<StoragePoolSpec>, sheet: &mut Sheet<'_>) 
         return sheet.unknown(name, format!("the definition of pool `{libvirt_name}` could not be read"));
     };
     let hint = "make both pools come from the same server and folder, or take `shared: true` away";
+    // A marker that both see proves more than any definition; only the path has to be the same as well.
+    let proof = by_markers(mv, pool);
+    if proof == Sharing::Different {
+        let why = format!(
+            "pool `{libvirt_name}` is not one storage: `{}` and `{}` each see a marker that the other does not",
+            mv.from, mv.to
+        );
+        return sheet.fail(name, why, hint);
+    }
     let differs: Vec<String> = a
         .iter()
+        .filter(|(part, _)| proof != Sharing::Same || **part == "target")
         .filter_map(|(part, value)| {
             let other = b.get(part)?;
             (value != other).then(|| format!("{part} `{value}` on `{}`, `{other}` on `{}`", mv.from, mv.to))
@@ -99,6 +110,9 @@ fn same(mv: &Move<'_>, pool: &Manifest<StoragePoolSpec>, sheet: &mut Sheet<'_>) 
         .collect();
     if !differs.is_empty() {
         return sheet.fail(name, format!("pool `{libvirt_name}` is not one storage: {}", differs.join("; ")), hint);
+    }
+    if proof == Sharing::Same {
+        return sheet.pass(name, format!("pool `{libvirt_name}` is one storage: both hosts see the same marker in it"));
     }
     if here.capacity != there.capacity {
         return sheet.fail(

@@ -16,7 +16,7 @@ use virt::connect::Connect;
 use virt::storage_vol::StorageVol;
 
 /// What a marker's name ends in.
-const MARKER: &str = ".drover-incoming";
+const MARKER: &str = crate::observed::HALF_COPY;
 
 /// Deleting a large image may take the storage a while.
 const DELETE_WITHIN: Duration = Duration::from_secs(120);
@@ -123,7 +123,7 @@ fn prepare_one(
             );
             return Err(Fault::refused(why, "look at what it is, and remove or rename it; nothing is overwritten"));
         }
-        delete_unused(c, &v.to_pool, &there, &v.volume)?;
+        volume::delete_unused(c, &v.to_pool, &there, &v.volume)?;
     }
     let what = format!("read pool `{}`", v.to_pool);
     let available = pool.info().during(what)?.available;
@@ -147,16 +147,6 @@ fn prepare_one(
 /// Size of a marker: some pool types have no volume of nothing.
 const MARKER_BYTES: u64 = 4096;
 
-fn delete_unused(c: &Connect, pool: &str, found: &StorageVol, name: &str) -> Result<(), Fault> {
-    let path = found.path().during(format!("read volume `{name}`"))?;
-    let users = volume::users(c, |d| d.is(pool, name, &path))?;
-    if !users.is_empty() {
-        let why = format!("volume `{name}` is in use by {}", volume::names(&users));
-        return Err(Fault::refused(why, "it is left alone"));
-    }
-    found.delete(0).during(format!("delete volume `{name}` of pool `{pool}`"))
-}
-
 /// Removes half copies after a failure: those with a marker that no domain uses.
 pub(super) async fn discard(to: &Host, copy: &[MigratedVolume]) -> Result<(), Fault> {
     for v in copy.iter().cloned() {
@@ -164,7 +154,7 @@ pub(super) async fn discard(to: &Host, copy: &[MigratedVolume]) -> Result<(), Fa
             let pool = volume::active_pool(c, &v.to_pool)?;
             let Some(marked) = volume::find(&pool, &marker(&v))? else { return Ok(()) };
             if let Some(found) = volume::find(&pool, &v.volume)? {
-                delete_unused(c, &v.to_pool, &found, &v.volume)?;
+                volume::delete_unused(c, &v.to_pool, &found, &v.volume)?;
             }
             marked.delete(0).during(format!("remove the marker of volume `{}`", v.volume))
         })
@@ -216,7 +206,7 @@ pub(super) async fn delete_sources(from: &Host, to: &Host, copy: &[MigratedVolum
                 return Err(Fault::refused(why, hint));
             }
             match volume::find(&pool, &here.volume)? {
-                Some(found) => delete_unused(c, &here.pool, &found, &here.volume),
+                Some(found) => volume::delete_unused(c, &here.pool, &found, &here.volume),
                 None => Ok(()),
             }
         })

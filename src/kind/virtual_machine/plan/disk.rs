@@ -1,0 +1,377 @@
+//! Disks that the manifest wants in another pool than the one that they are in: their volumes are moved, while the machine
+//! runs or while it is off. Without this a new volume would be made in their place, and the machine would find it empty.
+
+use super::{Draft, Here};
+use crate::action::{DiskMove, DiskPlace, MachineAction};
+use crate::domain_xml;
+use crate::finding::{Code, Finding};
+use crate::kind::migration_policy::MigrationPolicySpec;
+use crate::kind::virtual_machine::disks::{Place, places};
+use crate::kind::virtual_machine::storage::is_block;
+use crate::kind::virtual_machine::{DiskDevice, VirtualMachineSpec, VolumeWish, volumes};
+use crate::model::{Bytes, Manifest};
+use crate::observed::{DomainState, HALF_COPY, HostState, OwnedVolume, OwnerMark, VolumeState};
+use crate::plan::{Block, Disruption, Drafts, Effect, Estimate, Fact, Interruption, Operation};
+use serde_json::json;
+
+/// Bytes a second that a copy within a host is taken to make: a disk that is not fast.
+const COPY_RATE: u64 = 100_000_000;
+
+/// What becomes of a machine's disks that are not where the manifest wants them.
+#[derive(Default)]
+pub(super) struct DiskMoves {
+    moves: Vec<Planned>,
+    /// Copies that run and that nobody wants any more.
+    cancelled: Vec<(Place, DiskPlace)>,
+    /// The manifest with these disks where they are: what everything else is compared with.
+    still: Option<Manifest<VirtualMachineSpec>>,
+    /// The machine once its disks are where they should be.
+    pub after: Option<DomainState>,
+}
+
+struct Planned {
+    wish: VolumeWish,
+    place: Place,
+    /// The volume that it is in now. None where it only has to be finished.
+    from: Option<(DiskPlace, VolumeState)>,
+    block: bool,
+    blocks: Vec<Block>,
+    /// Hosts that have the new pool as the same storage.
+    shared_with: Vec<String>,
+}
+
+impl DiskMoves {
+    /// Whether a disk of the manifest has its volume elsewhere, so that none is to be made.
+    pub fn concerns(&self, index: usize) -> bool {
+        self.moves.iter().any(|p| p.wish.index == index)
+    }
+
+    /// Whether a disk can go first where the machine is about to move to a host: its new pool is there, too.
+    pub fn reaches(&self, index: usize, host: &str) -> bool {
+        let on_the_way =
+            |p: &Planned| !p.blocks.is_empty() || p.from.is_none() || p.shared_with.iter().any(|h| h == host);
+        self.moves.iter().filter(|p| p.wish.index == index).any(on_the_way)
+    }
+
+    /// Leaves the disks where they are for now.
+    pub fn put_off(&mut self, reason: &str, way_out: &str) {
+        self.cancelled.clear();
+        self.after = None;
+        for planned in &mut self.moves {
+            let (reason, way_out) = (reason.into(), way_out.into());
+            planned.blocks.push(Block { code: Code::CannotMove, reason, way_out });
+        }
+    }
+
+    /// The manifest that the definition is compared with.
+    pub fn manifest<'m>(&'m self, m: &'m Manifest<VirtualMachineSpec>) -> &'m Manifest<VirtualMachineSpec> {
+        self.still.as_ref().unwrap_or(m)
+    }
+}
+
+/// The volume at a path: its pool, its name, and what it is.
+fn volume_at<'h>(host: &'h HostState, path: &str) -> Option<(&'h str, &'h str, &'h VolumeState)> {
+    let mut pools = host.pools.iter().filter(|(_, p)| p.active);
+    pools.find_map(|(pool, p)| {
+        p.volumes.iter().find(|(_, v)| v.path == path).map(|(name, v)| (pool.as_str(), name.as_str(), v))
+    })
+}
+
+fn is_marked(host: &HostState, pool: &str, volume: &str) -> bool {
+    host.pools.get(pool).is_some_and(|p| p.volumes.contains_key(&format!("{volume}{HALF_COPY}")))
+}
+
+impl Draft<'_> {
+    /// Finds the disks that are in another pool than the manifest says.
+    pub(super) fn disk_moves(&self, here: Here<'_>) -> DiskMoves {
+        let mut found = DiskMoves::default();
+        let Ok(wishes) = volumes(self.m, here.state, self.ctx.resources) else { return found };
+        let xml = here.domain.live_xml.as_deref().or(here.domain.persistent_xml.as_deref()).unwrap_or_default();
+        // The usual case, and the one that thousands of machines are in: every disk is where it should be.
+        let settled =
+            |w: &VolumeWish| xml.contains(w.path.as_str()) && !is_marked(here.state, &w.libvirt_pool, &w.volume);
+        if wishes.iter().all(settled) && !xml.contains("<mirror") {
+            return found;
+        }
+        let Ok(places) = places(self.m, here.domain, here.state, self.ctx.resources) else { return found };
+        for wish in wishes {
+            if let Some(Some(place)) = places.get(wish.index) {
+                self.disk_move(here, wish, place, &mut found);
+            }
+        }
+        let mut after = here.domain.clone();
+        for planned in found.moves.iter().filter(|p| p.blocks.is_empty()) {
+            for xml in [&mut after.live_xml, &mut after.persistent_xml].into_iter().flatten() {
+                let (target, path) = (&planned.place.target, &planned.wish.path);
+                let format = super::storage::format_name(planned.wish.format);
+                if let Ok(Some(moved)) = domain_xml::with_disk_at(xml, target, path, planned.block, format) {
+                    *xml = moved;
+                }
+            }
+        }
+        if !found.moves.is_empty() {
+            let mut still = self.m.clone();
+            for planned in found.moves.iter().filter(|p| p.from.is_some() || !p.blocks.is_empty()) {
+                if let Some(disk) = still.spec.disks.iter_mut().flatten().nth(planned.wish.index) {
+                    disk.file = Some(planned.place.path.clone());
+                    (disk.pool, disk.volume, disk.image, disk.backing_image) = (None, None, None, None);
+                    (disk.size, disk.format, disk.block) = (None, None, None);
+                }
+            }
+            found.still = Some(still);
+            found.after = Some(after);
+        }
+        found
+    }
+
+    fn disk_move(&self, here: Here<'_>, wish: VolumeWish, place: &Place, found: &mut DiskMoves) {
+        let Some(disk) = self.m.spec.disks.iter().flatten().nth(wish.index) else { return };
+        let Some(pool) = self.ctx.resources.storage_pools.get(&wish.pool) else { return };
+        if disk.device != DiskDevice::Disk {
+            return;
+        }
+        let marked = is_marked(here.state, &wish.libvirt_pool, &wish.volume);
+        let to_wanted = place.mirror.as_ref().is_some_and(|m| m.path.as_deref() == Some(&wish.path));
+        if let Some(copy) = place.mirror.as_ref().filter(|_| !to_wanted).and_then(|m| m.path.as_deref())
+            && let Some((pool, volume, _)) = volume_at(here.state, copy)
+            && is_marked(here.state, pool, volume)
+        {
+            let to = DiskPlace { pool: pool.into(), volume: volume.into(), path: copy.into() };
+            found.cancelled.push((place.clone(), to));
+        }
+        let block = is_block(pool.spec.r#type);
+        let shared_with = if pool.spec.shared { pool.spec.hosts.clone() } else { Vec::new() };
+        let planned =
+            |from, blocks| Planned { place: place.clone(), from, block, blocks, shared_with, wish: wish.clone() };
+        if place.path == wish.path {
+            if marked {
+                found.moves.push(planned(None, Vec::new()));
+            }
+            return;
+        }
+        if place.is_wanted {
+            return;
+        }
+        let Some((from_pool, from_volume, state)) = volume_at(here.state, &place.path) else {
+            let block = Block {
+                code: Code::CannotMove,
+                reason: format!(
+                    "disk `{}` is to be in pool `{}`, and its image {} is in no started pool of `{}`, so it cannot be moved",
+                    wish.disk, wish.pool, place.path, here.host
+                ),
+                way_out: "declare a StoragePool for the image's folder, or refresh the pool (`virsh pool-refresh`)"
+                    .into(),
+            };
+            found.moves.push(planned(None, vec![block]));
+            return;
+        };
+        let there = here.state.pools.get(&wish.libvirt_pool).and_then(|p| p.volumes.get(&wish.volume));
+        let there = there.or_else(|| self.shared(&wish)).filter(|_| !marked);
+        // Another volume by name is another disk, and takes the place of this one at the next restart.
+        let is_another = disk.volume.as_deref().is_some_and(|name| name != from_volume);
+        if from_pool == wish.libvirt_pool || is_another && (there.is_some() || wish.must_exist) {
+            return;
+        }
+        let mut blocks = Vec::new();
+        let mut block = |code, reason: String, way_out: &str| {
+            blocks.push(Block { code, reason, way_out: way_out.into() });
+        };
+        if there.is_some() {
+            block(
+                Code::CannotMove,
+                format!("pool `{}` has a volume `{}` already, and it is not overwritten", wish.pool, wish.volume),
+                "look at what it is, and remove or rename it (`virsh vol-delete`); or give the disk another `volume`",
+            );
+        }
+        if place.shareable {
+            block(
+                Code::CannotMove,
+                format!("disk `{}` is shareable: a copy would be another disk", wish.disk),
+                "move it by hand, with all machines that have it off",
+            );
+        }
+        if place.read_only && here.domain.is_active() {
+            block(
+                Code::CannotMove,
+                format!("disk `{}` is read-only, and libvirt copies none while its machine runs", wish.disk),
+                "stop the machine first (`powerState: Stopped`)",
+            );
+        }
+        if here.domain.snapshots > 0 || here.domain.managed_save {
+            block(
+                Code::CannotMove,
+                "it has snapshots or a saved memory image, which name the old disk".into(),
+                "delete them (`virsh snapshot-delete`, `virsh managedsave-remove`)",
+            );
+        }
+        let pool_there = here.state.pools.get(&wish.libvirt_pool);
+        if !pool_there.is_some_and(|p| p.active) && !pool.spec.hosts.iter().any(|h| h == here.host) {
+            block(
+                Code::Incompatible,
+                format!("`{}` does not have the pool `{}` of disk `{}`", here.host, wish.libvirt_pool, wish.disk),
+                "add the host to the pool's `hosts`",
+            );
+        }
+        if let Some(room) = pool_there.filter(|p| p.active && !marked).map(|p| p.available)
+            && room < state.allocation
+        {
+            block(
+                Code::CannotMove,
+                format!(
+                    "pool `{}` has {} free, disk `{}` takes {}",
+                    wish.pool,
+                    Bytes(room >> 20 << 20),
+                    wish.disk,
+                    Bytes(state.allocation)
+                ),
+                "make room there",
+            );
+        }
+        let from = DiskPlace { pool: from_pool.into(), volume: from_volume.into(), path: place.path.clone() };
+        found.moves.push(planned(Some((from, state.clone())), blocks));
+    }
+
+    /// Drafts the moves after what is in the chain. `owner` is the mark that the machine has before them.
+    pub(super) fn move_disks(
+        &self,
+        here: Here<'_>,
+        moves: &DiskMoves,
+        owner: &OwnerMark,
+        chain: &mut super::Chain,
+        out: &mut Drafts,
+    ) {
+        let policy = self.policy();
+        for (place, to) in &moves.cancelled {
+            self.note(Operation::Update, out);
+            let step = self.step(
+                MachineAction::CancelDiskMove {
+                    host: here.host.into(),
+                    uuid: here.domain.uuid,
+                    target: place.target.clone(),
+                    to: to.clone(),
+                },
+                format!(
+                    "abort the copy of disk {} of {} to pool {} on {}",
+                    place.target,
+                    self.m.name(),
+                    to.pool,
+                    here.host
+                ),
+                "an earlier run began it, and the manifest does not ask for it any more",
+            );
+            chain.push(step, out);
+        }
+        let mut owner = owner.clone();
+        for planned in &moves.moves {
+            let step = self.move_one(here, planned, &policy, &mut owner, out);
+            if !step.blocked_by.is_empty() {
+                // The machine stays on the old disk: nothing else has to wait.
+                out.step(step);
+                continue;
+            }
+            let id = chain.push(step, out);
+            let after = Here { domain: moves.after.as_ref().unwrap_or(here.domain), ..here };
+            if let Some((_, state)) = &planned.from {
+                let grown = self.grow(here.host, &planned.wish, state.capacity, Some(after.domain), Some(id), out);
+                chain.join(grown);
+            }
+        }
+    }
+
+    fn move_one(
+        &self,
+        here: Here<'_>,
+        planned: &Planned,
+        policy: &MigrationPolicySpec,
+        owner: &mut OwnerMark,
+        out: &mut Drafts,
+    ) -> crate::plan::StepDraft {
+        let Planned { wish, place, from, .. } = planned;
+        let runs = here.domain.is_active();
+        let delete_source = policy.delete_source_copies && from.is_some();
+        if planned.blocks.is_empty() {
+            if let (true, Some((old, _))) = (delete_source, from) {
+                owner.volumes.retain(|v| v.pool != old.pool || v.volume != old.volume);
+            }
+            owner.volumes.push(OwnedVolume { pool: wish.libvirt_pool.clone(), volume: wish.volume.clone() });
+            owner.volumes.sort();
+            owner.volumes.dedup();
+        }
+        let to = DiskPlace { pool: wish.libvirt_pool.clone(), volume: wish.volume.clone(), path: wish.path.clone() };
+        let action = DiskMove {
+            host: here.host.into(),
+            uuid: here.domain.uuid,
+            name: here.domain.name.clone(),
+            target: place.target.clone(),
+            from: from.as_ref().map(|(from, _)| from.clone()),
+            to,
+            block: planned.block,
+            format: super::storage::format_name(wish.format).into(),
+            delete_source,
+            bandwidth_mib: policy.bandwidth.map(|rate| (rate.bytes_per_second() >> 20).max(1)),
+            owner: owner.clone(),
+        };
+        self.note(Operation::Update, out);
+        let (summary, why) = match from {
+            Some((from, _)) => {
+                let old = if delete_source {
+                    format!(
+                        "the old volume {} in pool {} is deleted afterwards (`deleteSourceCopies`)",
+                        from.volume, from.pool
+                    )
+                } else {
+                    format!("the old volume {} stays in pool {}", from.volume, from.pool)
+                };
+                (
+                    format!(
+                        "{} disk {} of {} from pool {} to {} on {}",
+                        if runs { "live-move" } else { "move" },
+                        wish.disk,
+                        self.m.name(),
+                        from.pool,
+                        wish.libvirt_pool,
+                        here.host
+                    ),
+                    format!("the manifest says `{}`; {old}", wish.pool),
+                )
+            }
+            None => (
+                format!(
+                    "finish the move of disk {} of {} to pool {} on {}",
+                    wish.disk,
+                    self.m.name(),
+                    wish.libvirt_pool,
+                    here.host
+                ),
+                "an earlier run moved it and did not come to its end".to_owned(),
+            ),
+        };
+        let effect = if runs { Effect::Live } else { Effect::None };
+        let before = from.as_ref().map_or_else(|| json!(place.path), |(from, _)| json!(from.pool));
+        self.change(&format!("spec.disks[{}].pool", wish.disk), before, json!(wish.pool), effect, out);
+        for block in &planned.blocks {
+            out.finding(
+                Finding::new(block.code, block.reason.clone())
+                    .of(self.m, &format!("spec.disks[{}].pool", wish.index))
+                    .hint(block.way_out.clone()),
+            );
+        }
+        let mut step = self.step(MachineAction::MoveDisk(Box::new(action)), summary, why);
+        let bytes = from.as_ref().map_or(0, |(_, state)| state.allocation);
+        let rate = policy.bandwidth.map_or(COPY_RATE, |rate| rate.bytes_per_second().clamp(1, COPY_RATE));
+        #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+        let seconds = (bytes as f64 / rate as f64 * 10.0).round() / 10.0;
+        step.estimate = Estimate { seconds: seconds + 1.0, bytes, ..Estimate::default() };
+        // The guest waits for its disk for a moment when it is switched over.
+        step.disruption = if runs && from.is_some() { Disruption::Brief } else { Disruption::None };
+        step.interruption = Interruption::Drainable;
+        step.needs.push(Fact::PoolActive { host: here.host.into(), pool: wish.libvirt_pool.clone() });
+        step.offers.push(Fact::VolumeReady {
+            host: here.host.into(),
+            pool: wish.libvirt_pool.clone(),
+            volume: wish.volume.clone(),
+        });
+        step.blocked_by.clone_from(&planned.blocks);
+        step
+    }
+}

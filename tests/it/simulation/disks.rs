@@ -1,0 +1,228 @@
+//! Disks that change their pool, and pools that are not what they are declared to be, on the simulator.
+
+use super::converge::{converge, plan_for, steps};
+use super::scenario::{desired, ground, id, manifest};
+use super::support::paused;
+use drover::action::{Action, DiskPlace, MachineAction};
+use drover::finding::Code;
+use drover::journal::Journal;
+use drover::kind::Resources;
+use drover::kind::storage_pool::{PoolSource, PoolType};
+use drover::kind::virtual_machine::{Disk, DiskFormat, VirtualMachineSpec};
+use drover::model::Bytes;
+use drover::observed::OwnedVolume;
+use drover::plan::{Disruption, Effect, Plan};
+use drover::provider::simulator::World;
+use std::sync::Arc;
+
+/// One machine with a root disk in a pool, on a host.
+fn wish(host: &str, pool: &str, size: u64) -> Resources {
+    let mut all = ground();
+    let root = Disk {
+        name: "root".into(),
+        pool: Some(pool.into()),
+        size: Some(Bytes(size)),
+        format: Some(DiskFormat::Qcow2),
+        ..Default::default()
+    };
+    let spec = VirtualMachineSpec {
+        host: Some(host.into()),
+        memory: Some(Bytes(256 << 20)),
+        machine: Some("q35".into()),
+        disks: Some(vec![root]),
+        ..Default::default()
+    };
+    all.virtual_machines.insert("web".into(), manifest("web", spec));
+    all
+}
+
+fn keeping(mut all: Resources) -> Resources {
+    all.migration_policies.values_mut().for_each(|p| p.spec.delete_source_copies = false);
+    all
+}
+
+fn world() -> World {
+    let world = World::new();
+    super::scenario::HOSTS.iter().for_each(|h| world.add_host(h));
+    world
+}
+
+fn journal() -> Arc<dyn Journal> {
+    Arc::new(drover::journal::Memory::new())
+}
+
+fn actions(plan: &Plan) -> Vec<&'static str> {
+    plan.steps.iter().map(|s| s.action.name()).collect()
+}
+
+fn has(world: &World, host: &str, pool: &str) -> bool {
+    world.view(host).unwrap().pools[pool].volumes.contains_key("web-root.qcow2")
+}
+
+#[test]
+fn a_disk_goes_onto_shared_storage_and_then_its_machine_to_another_host_in_one_plan() {
+    paused(async {
+        let (world, journal) = (world(), journal());
+        converge(&world, &desired(keeping(wish("a", "local", 1 << 30))), &journal).await.unwrap();
+        let wanted = desired(keeping(wish("b", "shared", 2 << 30)));
+        let plan = plan_for(&world, &wanted, &[]).await;
+        assert_eq!(actions(&plan), ["MoveDisk", "ResizeVolume", "MigrateVirtualMachine"], "{}", steps(&plan));
+        let [disk, grow, migrate] = &plan.steps[..] else { panic!() };
+        assert!(grow.depends_on.contains(&disk.id) && migrate.depends_on.contains(&grow.id));
+        assert_eq!((disk.disruption, disk.is_blocked()), (Disruption::Brief, false));
+        assert!(disk.why.contains("the old volume web-root.qcow2 stays in pool local"), "{}", disk.why);
+        let change = &plan.resources.iter().find(|r| r.name == "web").unwrap().changes;
+        let change = change.iter().find(|c| c.path == "spec.disks[root].pool").unwrap();
+        assert_eq!((change.before.as_str(), change.effect), (Some("local"), Effect::Live));
+
+        assert_eq!(converge(&world, &wanted, &journal).await, Ok(1));
+        let at = world.find(id("web"));
+        assert_eq!((at.len(), at[0].0.as_str()), (1, "b"));
+        assert!(at[0].1.live_xml.as_ref().unwrap().contains("/srv/images/web-root.qcow2"));
+        assert!(has(&world, "a", "local"), "the old volume is kept");
+        let mark = at[0].1.owner.clone().unwrap();
+        let both = ["local", "shared"].map(|p| OwnedVolume { pool: p.into(), volume: "web-root.qcow2".into() });
+        assert_eq!(mark.volumes, both);
+        // Back again: the old volume is in the way, and nothing is overwritten.
+        let back = desired(keeping(wish("a", "local", 2 << 30)));
+        converge(&world, &desired(keeping(wish("a", "shared", 2 << 30))), &journal).await.unwrap();
+        let plan = plan_for(&world, &back, &[]).await;
+        let step = plan.steps.iter().find(|s| s.action.name() == "MoveDisk").unwrap();
+        assert!(step.blocked_by[0].reason.contains("already, and it is not overwritten"), "{:?}", step.blocked_by);
+        assert!(plan.findings.iter().any(|f| f.code == Code::CannotMove));
+    });
+}
+
+#[test]
+fn the_policy_deletes_what_a_disk_leaves_behind() {
+    paused(async {
+        let (world, journal) = (world(), journal());
+        converge(&world, &desired(wish("a", "local", 1 << 30)), &journal).await.unwrap();
+        let wanted = desired(wish("a", "shared", 1 << 30));
+        let plan = plan_for(&world, &wanted, &[]).await;
+        assert!(plan.steps[0].why.contains("is deleted afterwards"), "{}", steps(&plan));
+        converge(&world, &wanted, &journal).await.unwrap();
+        assert!(has(&world, "a", "shared") && !has(&world, "a", "local"));
+        let mark = world.find(id("web"))[0].1.owner.clone().unwrap();
+        assert_eq!(mark.volumes, [OwnedVolume { pool: "shared".into(), volume: "web-root.qcow2".into() }]);
+    });
+}
+
+/// A new pool that the destination does not have: the machine takes its old disk along, and the disk moves there.
+#[test]
+fn a_machine_moves_first_where_the_disk_s_new_pool_is_not_shared() {
+    paused(async {
+        let (world, journal) = (world(), journal());
+        converge(&world, &desired(wish("a", "shared", 1 << 30)), &journal).await.unwrap();
+        let wanted = desired(wish("b", "local", 1 << 30));
+        let plan = plan_for(&world, &wanted, &[]).await;
+        assert_eq!(actions(&plan), ["MigrateVirtualMachine"], "{}", steps(&plan));
+        assert_eq!(converge(&world, &wanted, &journal).await, Ok(2));
+        assert!(has(&world, "b", "local") && !has(&world, "a", "local") && !has(&world, "a", "shared"));
+    });
+}
+
+/// A Drover that died while it copied a disk: the copy is taken up where Git still wants it, and cleared away where not.
+#[test]
+fn half_a_copy_is_finished_or_cleared_away() {
+    paused(async {
+        for (wants, expected) in [("shared", "MoveDisk"), ("local", "CancelDiskMove")] {
+            let (world, journal) = (world(), journal());
+            converge(&world, &desired(wish("a", "local", 1 << 30)), &journal).await.unwrap();
+            let to = DiskPlace {
+                pool: "shared".into(),
+                volume: "web-root.qcow2".into(),
+                path: "/srv/images/web-root.qcow2".into(),
+            };
+            assert!(world.leave_half_copy("a", id("web"), "vda", &to));
+            let wanted = desired(wish("a", wants, 1 << 30));
+            let plan = plan_for(&world, &wanted, &[]).await;
+            assert_eq!(actions(&plan), [expected], "{}", steps(&plan));
+            assert_eq!(converge(&world, &wanted, &journal).await, Ok(1));
+            assert_eq!((has(&world, "a", "shared"), has(&world, "a", "local")), (wants == "shared", wants == "local"));
+            let litter = &world.view("a").unwrap().pools["shared"].volumes;
+            assert!(!litter.keys().any(|v| v.ends_with("incoming")), "{litter:?}");
+        }
+    });
+}
+
+#[test]
+fn a_shared_pool_is_checked_once_and_moves_wait_for_it() {
+    paused(async {
+        let (world, journal) = (world(), journal());
+        let plan = plan_for(&world, &desired(wish("a", "shared", 1 << 30)), &[]).await;
+        let checks = |plan: &Plan| {
+            let of = |name: &str| actions(plan).iter().filter(|a| **a == name).count();
+            (of("MarkStoragePool"), of("VerifySharedPool"))
+        };
+        assert_eq!(checks(&plan), (1, 2), "{}", steps(&plan));
+        let verify = plan.steps.iter().find(|s| s.action.name() == "VerifySharedPool").unwrap();
+        let mark = plan.steps.iter().find(|s| s.action.name() == "MarkStoragePool").unwrap();
+        assert!(verify.depends_on.contains(&mark.id));
+        converge(&world, &desired(wish("a", "shared", 1 << 30)), &journal).await.unwrap();
+        let plan = plan_for(&world, &desired(wish("b", "shared", 1 << 30)), &[]).await;
+        assert_eq!(actions(&plan), ["MigrateVirtualMachine"], "{}", steps(&plan));
+    });
+}
+
+/// The trap: pools of one name on storage of each host's own, declared as shared.
+#[test]
+fn nothing_moves_over_pools_that_are_not_the_same() {
+    paused(async {
+        let trap = |host: &str| {
+            let mut all = wish(host, "local", 1 << 30);
+            all.storage_pools.get_mut("local").unwrap().spec.shared = true;
+            desired(all)
+        };
+        let (world, journal) = (world(), journal());
+        // The checks fail, and the machine comes up all the same.
+        let _ = converge(&world, &trap("a"), &journal).await.unwrap_err();
+        assert_eq!(world.find(id("web")).len(), 1);
+        let plan = plan_for(&world, &trap("b"), &[]).await;
+        let finding = plan.findings.iter().find(|f| f.code == Code::NotTheSameStorage).unwrap();
+        assert!(finding.message.contains("another storage on `b`, `c` than on `a`"), "{}", finding.message);
+        let step = plan.steps.iter().find(|s| s.action.name() == "MigrateVirtualMachine").unwrap();
+        assert!(step.blocked_by.iter().any(|b| b.code == Code::NotTheSameStorage), "{:?}", step.blocked_by);
+        assert!(actions(&plan).iter().all(|a| *a != "VerifySharedPool"), "what is known is not looked at again");
+    });
+}
+
+/// The reverse: one storage that is not declared so. A copy would be written onto itself, and the only one deleted.
+#[test]
+fn a_pool_that_is_shared_and_does_not_say_so_is_told() {
+    paused(async {
+        let (world, journal) = (world(), journal());
+        converge(&world, &desired(wish("a", "shared", 1 << 30)), &journal).await.unwrap();
+        let mut all = wish("b", "shared", 1 << 30);
+        all.storage_pools.get_mut("shared").unwrap().spec.shared = false;
+        let plan = plan_for(&world, &desired(all), &[]).await;
+        assert!(plan.findings.iter().any(|f| f.code == Code::NotTheSameStorage && f.message.contains("not declared")));
+        let held = |s: &drover::plan::Step| {
+            matches!(&s.action, Action::Machine(MachineAction::MigrateVirtualMachine(_))) && s.is_blocked()
+        };
+        assert!(plan.steps.iter().any(held), "{}", steps(&plan));
+    });
+}
+
+#[test]
+fn what_cannot_be_read_of_a_host_is_said_while_an_nfs_pool_is_set_up() {
+    paused(async {
+        let (world, journal) = (world(), journal());
+        world.edit("b", |h| h.security_models = vec!["selinux".into(), "dac".into()]);
+        let nfs = || {
+            let mut all = ground();
+            let pool = &mut all.storage_pools.get_mut("shared").unwrap().spec;
+            pool.r#type = PoolType::Netfs;
+            pool.source =
+                Some(PoolSource { host: Some("nfs".into()), path: Some("/srv".into()), ..Default::default() });
+            desired(all)
+        };
+        let plan = plan_for(&world, &nfs(), &[]).await;
+        let said: Vec<_> = plan.findings.iter().filter(|f| f.code == Code::StorageAccess).collect();
+        assert!(said.len() == 1 && said[0].message.contains("`b`"), "{said:?}");
+        assert!(said[0].hint.as_deref().unwrap_or_default().contains("setsebool -P virt_use_nfs 1"), "{said:?}");
+        converge(&world, &nfs(), &journal).await.unwrap();
+        let plan = plan_for(&world, &nfs(), &[]).await;
+        assert!(plan.findings.iter().all(|f| f.code != Code::StorageAccess), "once");
+    });
+}
