@@ -36,7 +36,7 @@ fn the_common_cpu_is_told_in_every_form() {
         .exits(5)
         .says(&["`y` could not be read", "not known"]);
     fleet.drover(&["cpu-baseline", "--hosts", "kvm-z", &fleet.work()]).exits(64).says(&["no Host `kvm-z`"]);
-    fleet.drover(&["cpu-baseline", "--hosts", &a, "--type", "kvm"]).exits(1).says(&["no `kvm` machines"]);
+    fleet.drover(&["cpu-baseline", "--hosts", &a, "--type", "xen"]).exits(1).says(&["no `xen` machines"]);
 }
 
 #[test]
