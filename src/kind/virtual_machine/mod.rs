@@ -45,9 +45,13 @@ use crate::kind::Resources;
 use crate::kind::migration_policy::MigrationPolicySpec;
 use crate::model::Manifest;
 
-/// The migration policy in force for a machine: its own, that of Settings, or the default.
+/// The name of the migration policy in force for a machine: its own, that of its placement, or that of Settings.
+pub(crate) fn policy_name<'a>(m: &'a Manifest<VirtualMachineSpec>, resources: &'a Resources) -> Option<&'a String> {
+    m.spec.policy_name().or_else(|| resources.settings.values().next()?.spec.migration_policy.as_ref())
+}
+
+/// The migration policy in force for a machine, or the default.
 pub(crate) fn policy(m: &Manifest<VirtualMachineSpec>, resources: &Resources) -> MigrationPolicySpec {
-    let of_settings = || resources.settings.values().next().and_then(|s| s.spec.migration_policy.as_ref());
-    let name = m.spec.migration_policy.as_ref().or_else(of_settings);
+    let name = policy_name(m, resources);
     name.and_then(|n| resources.migration_policies.get(n)).map(|p| p.spec.clone()).unwrap_or_default()
 }
