@@ -62,6 +62,7 @@ codes! {
     D0303 Error Conflict: "Manifests contradict each other.",
     D0304 Error Cycle: "Manifests depend on each other in a circle.",
     D0305 Error TooManySettings: "More than one Settings manifest.",
+    D0306 Error Unsupported: "Platforms, releases or roles of clusters that do not go together.",
     D0401 Error HostUnknown: "A host could not be read: nothing that may be on it is touched.",
     D0402 Error NotOwned: "Something of this name exists that Drover does not own.",
     D0403 Error RunningTwice: "A machine runs in two places.",

@@ -1,5 +1,6 @@
 //! The kinds. THE list is the `kinds!` call below: a new kind is one folder and one line there.
 
+pub mod cluster;
 pub mod host;
 pub mod import;
 pub mod migration_policy;
@@ -154,6 +155,7 @@ kinds! {
     migration_policies: migration_policy::MigrationPolicySpec,
     virtual_machines: virtual_machine::VirtualMachineSpec,
     virtual_machine_migrations: virtual_machine_migration::VirtualMachineMigrationSpec,
+    clusters: cluster::ClusterSpec,
 }
 
 impl Resources {

@@ -1,0 +1,175 @@
+//! What may be installed on a cluster (migration guide, 3.1 to 3.3; mtc-operator's own rules).
+
+use super::Say;
+use super::access;
+use crate::finding::Code;
+use crate::kind::cluster::{Approval, Install, MigrationToolkit, Platform, Role};
+
+/// What to do where a legacy cluster was meant to drive migrations.
+pub(super) const TUNNEL: &str = "make the cluster with the newest platform `Control`. Where that one cannot reach this one, \
+     a tunnel does (`crane tunnel-api`), whose address is then this cluster's `migrationToolkit.registration.url`";
+
+pub(super) fn check(say: &mut Say<'_>) {
+    let spec = say.spec();
+    let platform = spec.platform.as_deref().and_then(|p| p.parse::<Platform>().ok());
+    if let Some(p) = platform.filter(|p| p.is_legacy() && spec.role == Role::Control) {
+        say.at(
+            Code::Unsupported,
+            "spec.role",
+            format!("{p} cannot be the control cluster: its operator has no controller"),
+            TUNNEL,
+        );
+    }
+    let Some(toolkit) = &spec.migration_toolkit else {
+        if spec.role == Role::Control {
+            say.warn(
+                Code::Contradiction,
+                "spec.role",
+                "nothing is said of MTC on the control cluster",
+                "add `migrationToolkit`; with `install: None` it is taken as it is",
+            );
+        }
+        return;
+    };
+    if let Some(p) = platform {
+        fits(say, toolkit, p);
+    }
+    match toolkit.install {
+        Install::OLM => olm(say, toolkit),
+        Install::Manifests if toolkit.manifests.is_none() => say.at(
+            Code::MissingField,
+            "spec.migrationToolkit.manifests",
+            "`install: Manifests` needs the operator's files",
+            "take operator.yml and controller.yml out of the operator's image (migration guide, 3.2), put them into the \
+             repository, and name them: `manifests: {operator: mtc/operator.yml, controller: mtc/controller.yml}`",
+        ),
+        Install::Manifests | Install::None => {}
+    }
+    if toolkit.manifests.is_some() && toolkit.install != Install::Manifests {
+        say.at(
+            Code::Contradiction,
+            "spec.migrationToolkit.manifests",
+            "files are only used with `install: Manifests`",
+            "take them out, or change `install`",
+        );
+    }
+    if toolkit.prune && toolkit.install != Install::None {
+        say.at(
+            Code::Contradiction,
+            "spec.migrationToolkit.prune",
+            "what is to be installed cannot be removed as well",
+            "with `install: None` it is removed; without `prune` it stays",
+        );
+    }
+    let registration = &toolkit.registration;
+    if let Some(url) = &registration.url {
+        access::address(say, "spec.migrationToolkit.registration.url", url);
+    }
+    if registration.insecure && registration.ca.is_some() {
+        say.at(
+            Code::Contradiction,
+            "spec.migrationToolkit.registration.insecure",
+            "the certificate is either checked against a CA, or not checked",
+            "keep one of them",
+        );
+    }
+    if let Some(registry) = registration.exposed_registry.as_ref().filter(|r| r.contains("://") || r.contains('/')) {
+        say.at(
+            Code::WrongValue,
+            "spec.migrationToolkit.registration.exposedRegistry",
+            format!("`{}` is more than a host and a port", registry.escape_debug()),
+            "write it like `default-route-openshift-image-registry.apps.ocp3.example.com`",
+        );
+    }
+    for (i, cidr) in toolkit.egress.iter().flat_map(|e| &e.cidrs).enumerate() {
+        if !is_cidr(cidr) {
+            say.at(
+                Code::WrongValue,
+                &format!("spec.migrationToolkit.egress.cidrs[{i}]"),
+                format!("`{}` is no range of addresses", cidr.escape_debug()),
+                "write it like `203.0.113.0/24`",
+            );
+        }
+    }
+}
+
+/// The operator on this platform.
+fn fits(say: &mut Say<'_>, toolkit: &MigrationToolkit, platform: Platform) {
+    let path = "spec.migrationToolkit.install";
+    let is_openshift = matches!(platform, Platform::OpenShift { .. });
+    match toolkit.install {
+        Install::None => {}
+        _ if !is_openshift => {
+            say.at(Code::Unsupported, path, format!("MTC is not made for {platform}"), "take `migrationToolkit` out")
+        }
+        Install::OLM if platform.is_legacy() => say.at(
+            Code::Unsupported,
+            path,
+            format!("{platform} takes the legacy operator, which OLM does not have"),
+            "use `install: Manifests` (migration guide, 3.2)",
+        ),
+        Install::Manifests if !platform.is_legacy() => say.at(
+            Code::Unsupported,
+            path,
+            format!("the legacy operator is for OpenShift 4.5 and earlier, and this is {platform}"),
+            "use `install: OLM` (migration guide, 3.3)",
+        ),
+        Install::OLM | Install::Manifests => {}
+    }
+    // The vendor's release notes of MTC 1.8: OpenShift 4.10 and later.
+    let is_18 = toolkit.release().is_some_and(|release| release >= (1, 8));
+    if is_18 && is_openshift && platform < (Platform::OpenShift { major: 4, minor: 10 }) {
+        say.at(
+            Code::Unsupported,
+            "spec.migrationToolkit.channel",
+            format!("MTC 1.8 is for OpenShift 4.10 and later, and this is {platform}"),
+            "use `release-v1.7`, on all clusters that migrate with this one",
+        );
+    }
+}
+
+fn olm(say: &mut Say<'_>, toolkit: &MigrationToolkit) {
+    if toolkit.channel.is_none() {
+        say.at(
+            Code::MissingField,
+            "spec.migrationToolkit.channel",
+            "`install: OLM` needs a channel",
+            "`release-v1.7`, which also goes with legacy clusters, or `release-v1.8`",
+        );
+    }
+    if toolkit.approve.is_some() && toolkit.approval == Approval::Automatic {
+        say.at(
+            Code::Contradiction,
+            "spec.migrationToolkit.approve",
+            "there is nothing to approve with `approval: Automatic`",
+            "add `approval: Manual`",
+        );
+    }
+    if toolkit.approval == Approval::Manual && toolkit.approve.is_none() {
+        say.warn(
+            Code::Contradiction,
+            "spec.migrationToolkit.approval",
+            "nothing is installed before a person approves the InstallPlan on the cluster",
+            "name the version that Drover approves: `approve: mtc-operator.v1.7.4`",
+        );
+    }
+    for (field, csv) in [("startingCSV", &toolkit.starting_csv), ("approve", &toolkit.approve)] {
+        if let Some(csv) = csv
+            && !csv.starts_with(&format!("{}.v", toolkit.package))
+        {
+            say.at(
+                Code::WrongValue,
+                &format!("spec.migrationToolkit.{field}"),
+                format!("`{}` is no version of the package `{}`", csv.escape_debug(), toolkit.package.escape_debug()),
+                format!("write it like `{}.v1.7.4`", toolkit.package),
+            );
+        }
+    }
+}
+
+/// Whether a text is a range of IPv4 or IPv6 addresses.
+pub(super) fn is_cidr(text: &str) -> bool {
+    let Some((address, length)) = text.split_once('/') else { return false };
+    let Ok(address) = address.parse::<std::net::IpAddr>() else { return false };
+    length.parse::<u8>().is_ok_and(|n| n <= if address.is_ipv4() { 32 } else { 128 })
+}
