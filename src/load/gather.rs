@@ -7,8 +7,8 @@ use crate::finding::{self, Code, Finding, Severity, Source};
 use crate::kind::{Desired, KindInfo, Resources};
 use crate::model::{KindName, Origin, ResourceId, Revision};
 use serde_json::Value;
-use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// Reads every manifest of a tree. All errors of all files are found in one run; [`Loaded::desired`] is there only when
@@ -20,6 +20,7 @@ pub fn load(tree: &dyn Tree, revision: Revision, limits: &Limits) -> Loaded {
         findings: Findings::new(limits.findings),
         resources: Resources::default(),
         seen: HashMap::new(),
+        named: HashSet::new(),
         budget: limits.total_bytes,
     };
     gather.files();
@@ -48,6 +49,8 @@ struct Gather<'a> {
     resources: Resources,
     /// Each name as it is written first, and where, by kind and lower-case name.
     seen: HashMap<(KindName, String), (String, Source)>,
+    /// Files that manifests name: they may be YAML, and are no manifests.
+    named: HashSet<String>,
     /// Bytes that may still be read.
     budget: u64,
 }
@@ -75,12 +78,22 @@ impl Gather<'_> {
                     .hint("check the path"),
             ]);
         }
+        let mut strangers = Vec::new();
         for entry in &listing.files {
             let file = match self.read(entry) {
                 Ok(bytes) => examine(entry, &bytes, self.limits),
                 Err(finding) => File { findings: vec![*finding], incomplete: true, ..File::default() },
             };
-            self.take(file);
+            if file.manifests.is_empty() && file.incomplete {
+                strangers.push((entry.path.as_str(), file));
+            } else {
+                self.take(file);
+            }
+        }
+        for (path, file) in strangers {
+            if !self.named.contains(path) {
+                self.take(file);
+            }
         }
     }
 
@@ -202,8 +215,11 @@ impl Gather<'_> {
             ));
         }
         let shown = text::shorten(reference);
-        let target = tree::resolve(&origin.file, reference)
-            .and_then(|path| self.tree.read(&path, self.limits.file_bytes.min(self.budget)));
+        let target = tree::resolve(&origin.file, reference).and_then(|path| {
+            let bytes = self.tree.read(&path, self.limits.file_bytes.min(self.budget));
+            self.named.insert(path);
+            bytes
+        });
         let bytes = target.map_err(|e| {
             Box::new(match e {
                 TreeError::NotAFile { what, .. } => refuse(Code::OutsideTree, format!("`{shown}` is {what}"))

@@ -15,7 +15,7 @@ impl Spec for ClusterSpec {
     const KIND: KindName = KindName::new("Cluster");
     const SUMMARY: &'static str = "a Kubernetes or OpenShift cluster, and the Migration Toolkit for Containers on it";
     const FILE_FIELDS: &'static [&'static str] =
-        &["migrationToolkit.manifests.operator", "migrationToolkit.manifests.controller"];
+        &["migrationToolkit.manifests.operator.file", "migrationToolkit.manifests.controller.file"];
 
     fn check(manifest: &Manifest<Self>, all: &Resources, findings: &mut Vec<Finding>) {
         let mut say = Say { manifest, findings };

@@ -249,15 +249,27 @@ pub enum Approval {
     Manual,
 }
 
-/// The legacy operator's files, in the repository.
+/// The legacy operator's files. They may lie among the manifests: what a manifest names is none itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Manifests {
     /// `operator.yml`, from the root of the operator's image.
-    pub operator: String,
+    pub operator: ManifestText,
     /// `controller.yml`. What `controller` says is laid over it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub controller: Option<String>,
+    pub controller: Option<ManifestText>,
+}
+
+/// Kubernetes manifests: one of both.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ManifestText {
+    /// A file in the repository, relative to this manifest's folder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// The text itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inline: Option<String>,
 }
 
 /// How a remote cluster is known on the control cluster: its MigCluster.

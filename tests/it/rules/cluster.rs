@@ -13,8 +13,10 @@ fn find(clusters: &[&str]) -> Vec<Finding> {
             "--- {{apiVersion: drover/v1alpha1, kind: Cluster, metadata: {{name: c{i}}}, spec: {{{spec}}}}}\n"
         );
     }
-    let tree =
-        MemoryTree::new().with("a.yaml", text).with("mtc/operator.yml", "a: 1").with("mtc/controller.yml", "a: 1");
+    let mut tree = MemoryTree::new().with("a.yaml", text.as_str());
+    for file in ["mtc/operator.yml", "mtc/controller.yml"].into_iter().filter(|f| text.contains(f)) {
+        tree = tree.with(file, "apiVersion: v1\nkind: Namespace\nmetadata: {name: openshift-migration}\n");
+    }
     load(&tree, Revision::default(), &Limits::default()).findings
 }
 
@@ -45,7 +47,7 @@ fn clusters_of_every_sort_are_fine() {
         ),
         format!(
             "{REACHED}, platform: openshift-4.2, migrationToolkit: {{install: Manifests, rsyncNetworkPolicies: Keep, \
-             manifests: {{operator: mtc/operator.yml, controller: mtc/controller.yml}}, \
+             manifests: {{operator: {{file: mtc/operator.yml}}, controller: {{file: mtc/controller.yml}}}}, \
              registration: {{exposedRegistry: 'registry.apps.ocp3.example.com:443'}}}}"
         ),
         control("migrationToolkit: {install: None, prune: true}"),
@@ -103,7 +105,7 @@ fn no_password_stands_in_a_manifest() {
 /// Table 3.1 of the migration guide, and the vendor's release notes.
 #[test]
 fn what_goes_on_which_platform() {
-    let legacy = "migrationToolkit: {install: Manifests, manifests: {operator: mtc/operator.yml}}";
+    let legacy = "migrationToolkit: {install: Manifests, manifests: {operator: {file: mtc/operator.yml}}}";
     let modern = |channel: &str| format!("migrationToolkit: {{install: OLM, channel: {channel}}}");
     for (platform, toolkit, fits) in [
         ("openshift-4.5", legacy.to_owned(), true),

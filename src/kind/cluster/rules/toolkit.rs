@@ -41,7 +41,7 @@ pub(super) fn check(say: &mut Say<'_>) {
             "spec.migrationToolkit.manifests",
             "`install: Manifests` needs the operator's files",
             "take operator.yml and controller.yml out of the operator's image (migration guide, 3.2), put them into the \
-             repository, and name them: `manifests: {operator: mtc/operator.yml, controller: mtc/controller.yml}`",
+             repository, and name them: `manifests: {operator: {file: mtc/operator.yml}, controller: {file: mtc/controller.yml}}`",
         ),
         Install::Manifests | Install::None => {}
     }
