@@ -4,6 +4,7 @@
 mod id;
 mod labels;
 mod manifest;
+mod object;
 mod quantity;
 mod secret;
 mod secret_ref;
@@ -11,6 +12,7 @@ mod secret_ref;
 pub use id::{KindName, NAME_MAX, NameError, ResourceId, check_name};
 pub use labels::{LabelSelector, Operator, Requirement};
 pub use manifest::{Manifest, Metadata, Origin, Pointer, Positions, Revision};
+pub use object::ObjectRef;
 pub use quantity::{Bytes, QuantityError, Rate, Span};
 pub use secret::Secret;
 pub use secret_ref::{FromSecret, SecretKey, SecretRef};

@@ -1,6 +1,7 @@
 //! `Cluster`: a Kubernetes or OpenShift cluster, and the Migration Toolkit for Containers on it.
 
 mod controller;
+pub mod objects;
 mod platform;
 mod rules;
 mod spec;
