@@ -38,6 +38,50 @@ fn shared_storage_is_what_comes_from_one_place() {
         .is(P::SharedStorage, Pass, &["manifest's word", "100Gi"]);
 }
 
+/// No marker can be laid into a pool of devices: the storage's own numbers tell, or nobody does.
+#[test]
+fn devices_are_one_storage_where_their_own_numbers_say_so() {
+    let vg = |numbers: &[&str]| {
+        let mut vg = pool("logical", "<name>vg0</name>", "/dev/vg0", &["web"]);
+        vg.numbers = numbers.iter().map(|n| (*n).to_owned()).collect();
+        vg
+    };
+    let on_lvm = |a: &[&str], b: &[&str]| {
+        World::new().machine(&disk("/dev/vg0/web", ""), "").pool(
+            "type: logical, source: {name: vg0}, target: /dev/vg0, shared: true",
+            vg(a),
+            vg(b),
+        )
+    };
+    on_lvm(&["uuid-1", "uuid-2"], &["uuid-1", "uuid-2"]).is(P::SharedStorage, Pass, &["same numbers of LVM's"]);
+    on_lvm(&["uuid-1"], &["uuid-9"]).is(P::SharedStorage, Block, &["LVM's or SCSI's own numbers"]);
+    on_lvm(&["uuid-1", "uuid-2"], &["uuid-1"]).is(P::SharedStorage, Unknown, &["vgs -o vg_uuid vg0"]);
+    on_lvm(&[], &[]).is(P::SharedStorage, Unknown, &["by the manifest's word", "compare `vgs"]);
+    on_lvm(&[], &[]).says(P::SharedStorage, Treatment::Require).is(P::SharedStorage, Block, &["compare `vgs"]);
+    // A target numbers its units as every other one does: server and name count.
+    let lun = |server: &str, number: &str| {
+        let source = format!("<host name='{server}'/><device path='iqn.2026-01.com.example:disks'/>");
+        let mut lun = pool("iscsi", &source, "/dev/disk/by-path", &["unit:0:0:1"]);
+        lun.numbers = [number.to_owned()].into();
+        lun
+    };
+    let on_iscsi = |server: &str, number: &str| {
+        World::new().machine(&disk("/dev/disk/by-path/unit:0:0:1", ""), "").pool(
+            "type: iscsi, target: /dev/disk/by-path, shared: true",
+            lun("san", "1IET"),
+            lun(server, number),
+        )
+    };
+    on_iscsi("san", "1IET").is(P::SharedStorage, Pass, &["comes from san"]);
+    on_iscsi("other", "1IET").is(P::SharedStorage, Block, &["server `san` on `a`, `other` on `b`"]);
+    on_iscsi("san", "2IET").is(P::SharedStorage, Block, &["own numbers"]);
+    let raw = || pool("disk", "<device path='/dev/sdb'/>", "/dev", &["sdb1"]);
+    World::new()
+        .machine(&disk("/dev/sdb1", ""), "")
+        .pool("type: disk, source: {devices: [/dev/sdb]}, target: /dev, shared: true", raw(), raw())
+        .is(P::SharedStorage, Unknown, &["lsblk -do WWN,SERIAL /dev/sdb"]);
+}
+
 #[test]
 fn caches_over_shared_storage_are_warned_of() {
     let cached = |driver: &str| on_nfs(driver, pool("netfs", NFS, "/images", &["web"]));
@@ -51,7 +95,8 @@ fn caches_over_shared_storage_are_warned_of() {
 
 #[test]
 fn nfs_locks_are_told_as_far_as_the_options_tell() {
-    let mounted = |options: &str| {
+    let by = |version: &str, options: &str| {
+        let protocol = format!("<source><protocol ver='{version}'/>");
         let xml = format!(
             "<fs:mount_opts xmlns:fs='http://libvirt.org/schemas/storagepool/fs/1.0'>{options}</fs:mount_opts></pool>"
         );
@@ -59,10 +104,18 @@ fn nfs_locks_are_told_as_far_as_the_options_tell() {
             for host in [&mut w.a, &mut w.b] {
                 let pool = host.pools.get_mut("p").unwrap();
                 pool.xml = pool.xml.replace("</pool>", &xml);
+                if protocol != "<source><protocol ver=''/>" {
+                    pool.xml = pool.xml.replace("<source>", &protocol);
+                }
             }
         })
     };
-    mounted("").is(P::StorageLocks, Unknown, &["`p` on `a`"]);
-    mounted("<fs:option name='nolock'/>").is(P::StorageLocks, Pass, &[]);
-    mounted("<fs:option name='lock'/>").is(P::StorageLocks, Warn, &["with NFS locks"]);
+    let nolock = "<fs:option name='nolock'/>";
+    by("", "").is(P::StorageLocks, Unknown, &["`p` on `a`"]);
+    by("3", nolock).is(P::StorageLocks, Pass, &["without NFS locks"]);
+    by("", &format!("{nolock}<fs:option name='vers=3'/>")).is(P::StorageLocks, Pass, &[]);
+    by("", "<fs:option name='lock'/>").is(P::StorageLocks, Warn, &["with NFS locks"]);
+    // Only NFS 3 can do without.
+    by("", nolock).is(P::StorageLocks, Unknown, &["its version is not told"]);
+    by("4.2", nolock).is(P::StorageLocks, Warn, &["NFS 4.2, whose locks cannot be switched off"]);
 }
