@@ -1,6 +1,7 @@
 //! Durability, damage and neighbours of the SQLite journal.
 
 use super::*;
+use std::fs;
 use crate::journal::contract::{self, at, plan, step};
 
 fn fresh() -> (tempfile::TempDir, PathBuf) {
