@@ -73,5 +73,5 @@ check_rust
 if [ "${1:-}" != --build ] && [ "$(id -u)" = 0 ] && command -v dpkg-query >/dev/null; then
   cache=${DROVER_LAB_CACHE:-/var/cache/drover-lab}
   "$HERE/tests/lab/release.sh" get "$("$HERE/tests/lab/release.sh" default)" >/dev/null
-  "$HERE/tests/lab/guest/build.sh" "$cache/guest"
+  "$HERE/tests/lab/guest/build.sh" "$cache/guest" >/dev/null
 fi
