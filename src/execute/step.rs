@@ -6,7 +6,7 @@ use crate::journal::{Journal, JournalError, Outcome};
 use crate::observed::Progress;
 use crate::plan::precopy::{self, Measured, PastMove};
 use crate::plan::{Interruption, Step};
-use crate::provider::{ActError, Actor, Look, StepCtx};
+use crate::provider::{ActError, Actor, Look, Note, StepCtx};
 use backon::{BackoffBuilder, ExponentialBuilder};
 use jiff::Timestamp;
 use std::future::Future;
@@ -164,7 +164,7 @@ impl Runner {
                 events(Event::Progress { step: step.clone(), progress });
             }),
             orders: self.stop.orders.of(&self.step.id),
-            note: Arc::new(move |text| jot(Event::Noted { step: noted.clone(), text })),
+            note: Arc::new(move |Note { text, hint }| jot(Event::Noted { step: noted.clone(), text, hint })),
         }
     }
 

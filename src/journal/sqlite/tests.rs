@@ -1,8 +1,8 @@
 //! Durability, damage and neighbours of the SQLite journal.
 
 use super::*;
-use std::fs;
 use crate::journal::contract::{self, at, plan, step};
+use std::fs;
 
 fn fresh() -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
