@@ -22,3 +22,4 @@ mod render;
 mod rules;
 mod schemas;
 mod simulation;
+mod standin;
