@@ -138,7 +138,7 @@ pub enum Answer {
     /// The connection is cut; the server was not asked.
     Cut,
     /// The server does it, and the connection is cut before its answer arrives.
-    LostAnswer,
+    DoneAndCut,
     /// The server's answer is cut after so many bytes.
     CutAfter(usize),
 }
@@ -454,7 +454,7 @@ async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Respons
         }
         Some(Answer::Hang) => std::future::pending().await,
         Some(Answer::Cut) => Err(cut_off()),
-        Some(Answer::LostAnswer) => {
+        Some(Answer::DoneAndCut) => {
             let _ = forward(request, &state, None).await?.into_body().collect().await;
             Err(cut_off())
         }

@@ -30,13 +30,13 @@ fn our_crds_have_the_shape_of_the_real_ones() {
 
 #[test]
 fn a_wrong_field_of_ours_would_be_found() {
-    let Ok(real) = crds::real() else { return };
     let name = "migclusters.migration.openshift.io";
+    let right = &crds::ours()[name];
     let found = |change: &dyn Fn(&mut Value)| {
-        let mut ours = crds::ours()[name].clone();
-        change(&mut ours);
+        let mut changed = right.clone();
+        change(&mut changed);
         let mut wrong = Vec::new();
-        compare(name, &ours, &real[name], &mut wrong);
+        compare(name, &changed, right, &mut wrong);
         wrong.join("; ")
     };
     fn spec(crd: &mut Value) -> &mut Value {

@@ -175,7 +175,7 @@ async fn faults_of_requests() {
     assert_eq!(front.seen().iter().map(|s| s.code).collect::<Vec<_>>(), [Some(429), Some(200)]);
 
     // Done, and nobody was told.
-    front.fault(Rule::on(&[Verb::Create]).times(1).answers(Answer::LostAnswer));
+    front.fault(Rule::on(&[Verb::Create]).times(1).answers(Answer::DoneAndCut));
     assert!(is_broken(&maps.create(&post, &config("lost", "1")).await));
     direct.get("lost").await.unwrap();
     front.fault(Rule::on(&[Verb::Create]).times(1).answers(Answer::Cut));

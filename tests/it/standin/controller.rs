@@ -103,10 +103,12 @@ impl Controller {
         };
         let version = secret.metadata.resource_version.clone().unwrap_or_default();
         let key = format!("{}{version}", digest(spec));
-        if let Some((tested, when, found)) = self.tests.get(name_of(cluster)) {
-            if *tested == key && when.elapsed() < TEST_AGAIN && spec["refresh"] != true {
-                return Ok(found.clone());
-            }
+        if let Some((tested, when, found)) = self.tests.get(name_of(cluster))
+            && *tested == key
+            && when.elapsed() < TEST_AGAIN
+            && spec["refresh"] != true
+        {
+            return Ok(found.clone());
         }
         let mut found = connect(address, spec, token).await;
         if found.conditions.is_empty() && found.operator_version.is_none() {
@@ -301,7 +303,8 @@ fn conditions(
         found.push((kind.clone(), "Critical", reason.clone(), message.clone()));
     }
     let blocked = found.iter().any(|c| matches!(c.1, "Critical" | "Error"));
-    if !blocked && !(mood.blinking && is_odd) {
+    let blinks_off = mood.blinking && is_odd;
+    if !blocked && !blinks_off {
         found.push(("Ready".to_owned(), "Required", String::new(), "The object is ready.".to_owned()));
     }
     let old = old.as_array().cloned().unwrap_or_default();

@@ -74,15 +74,15 @@ async fn subscribe(hand: &Hand, object: DynamicObject) -> Result<(), Stop> {
         .await;
     }
     let wanted = mtc_csv(hand, &package);
-    if let Some(csv) = hand.get(Kind::CSV, &namespace, &wanted).await? {
-        if csv.data["status"]["phase"] == "Succeeded" {
-            let plan = object.data["status"]["installPlanRef"].clone();
-            let mut status = json!({ "state": "AtLatestKnown", "currentCSV": wanted, "installedCSV": wanted });
-            if !plan.is_null() {
-                status["installPlanRef"] = plan;
-            }
-            return set_status(hand, object, status).await;
+    if let Some(csv) = hand.get(Kind::CSV, &namespace, &wanted).await?
+        && csv.data["status"]["phase"] == "Succeeded"
+    {
+        let plan = object.data["status"]["installPlanRef"].clone();
+        let mut status = json!({ "state": "AtLatestKnown", "currentCSV": wanted, "installedCSV": wanted });
+        if !plan.is_null() {
+            status["installPlanRef"] = plan;
         }
+        return set_status(hand, object, status).await;
     }
     // It is unpacked before there is an InstallPlan.
     if hand.behaviour().unpack_fails {

@@ -2,9 +2,9 @@
 //!
 //! Modern: acts where its Deployment is there; a playbook run shows as conditions `Running` and `Successful`, or `Failure` with
 //! the failing task. Legacy: the same without OADP and without any status. It makes namespace objects, workloads (with the
-//! status of running ones), the settings of the cluster, the service account for remote access with its rights, and on
-//! the control cluster the host MigCluster. What goes when the MigrationController goes: workloads, settings, DPA; the
-//! service account and the rights stay, as do CRDs, Secrets and whatever users made.
+//! status of running ones; a run does not wait for them), the settings of the cluster, the service account for remote
+//! access with its rights, and on the control cluster the host MigCluster. What goes when the MigrationController goes:
+//! workloads, settings, DPA; the service account and the rights stay, as do CRDs, Secrets and whatever users made.
 
 use super::{Hand, Kind, NAMESPACE, Release, Stop, now, run_workload};
 use kube::api::DynamicObject;
@@ -83,22 +83,21 @@ async fn play(hand: &Hand, release: Release, mut object: DynamicObject) -> Resul
     });
     settings_are(hand, "migration-cluster-config", settings).await?;
 
-    let mut ready = true;
     if is_on(&spec, "migration_velero") {
         if modern {
             let dpa = json!({ "spec": { "configuration": { "velero": { "defaultPlugins": ["openshift"] } } } });
             hand.create(Kind::DPA, within(Kind::DPA.object("velero", dpa))).await?;
             reconciled(hand).await?;
         }
-        ready &= run_workload(hand, Kind::DEPLOYMENT, NAMESPACE, "velero").await?;
+        run_workload(hand, Kind::DEPLOYMENT, NAMESPACE, "velero").await?;
         // With OADP 1.2 and later the daemon has a new name.
         let agent = if modern && !behaviour.version.starts_with("1.7") { "node-agent" } else { "restic" };
-        ready &= run_workload(hand, Kind::DAEMON_SET, NAMESPACE, agent).await?;
+        run_workload(hand, Kind::DAEMON_SET, NAMESPACE, agent).await?;
     }
     let log_reader = variable(&spec, "migration_log_reader").is_none_or(|v| *v != false);
-    ready &= wanted(hand, "migration-log-reader", log_reader).await?;
-    ready &= wanted(hand, "migration-controller", is_control).await?;
-    ready &= wanted(hand, "migration-ui", is_on(&spec, "migration_ui")).await?;
+    wanted(hand, "migration-log-reader", log_reader).await?;
+    wanted(hand, "migration-controller", is_control).await?;
+    wanted(hand, "migration-ui", is_on(&spec, "migration_ui")).await?;
     if is_control {
         let environment = json!({
             "HTTP_PROXY": text("http_proxy", ""), "HTTPS_PROXY": text("https_proxy", ""), "NO_PROXY": text("no_proxy", ""),
@@ -111,8 +110,6 @@ async fn play(hand: &Hand, release: Release, mut object: DynamicObject) -> Resul
     if !modern {
         return Ok(()); // it does not manage the status
     }
-    // The playbook waits for nothing but what it has made; pods may come later.
-    let _ = ready;
     let version = json!(behaviour.version);
     if object.data["spec"]["version"] != version {
         object.data["spec"]["version"] = version;
@@ -126,12 +123,11 @@ fn within(mut object: DynamicObject) -> DynamicObject {
     object
 }
 
-async fn wanted(hand: &Hand, deployment: &str, is_wanted: bool) -> Result<bool, Stop> {
+async fn wanted(hand: &Hand, deployment: &str, is_wanted: bool) -> Result<(), Stop> {
     if is_wanted {
-        return run_workload(hand, Kind::DEPLOYMENT, NAMESPACE, deployment).await;
+        return run_workload(hand, Kind::DEPLOYMENT, NAMESPACE, deployment).await.map(drop);
     }
-    hand.delete(Kind::DEPLOYMENT, Some(NAMESPACE), deployment).await?;
-    Ok(true)
+    hand.delete(Kind::DEPLOYMENT, Some(NAMESPACE), deployment).await
 }
 
 async fn settings_are(hand: &Hand, name: &str, data: Value) -> Result<(), Stop> {
