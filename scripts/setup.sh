@@ -73,7 +73,7 @@ check_rust
 if [ "${1:-}" != --build ] && [ "$(id -u)" = 0 ] && command -v dpkg-query >/dev/null; then
   cache=${DROVER_LAB_CACHE:-/var/cache/drover-lab}
   "$HERE/tests/lab/release.sh" get "$("$HERE/tests/lab/release.sh" default)" >/dev/null
-  "$HERE/tests/lab/guest/build.sh" "$cache/guest"
+  "$HERE/tests/lab/guest/build.sh" "$cache/guest" >/dev/null
   # The API server for tests with clusters. Without one those tests are skipped (or fail, where DROVER_REQUIRE_LAB=1).
   "$HERE/tests/controlplane/programs.sh" get >/dev/null || true
 fi
