@@ -8,7 +8,7 @@
 
 use self::file::Trouble;
 use self::group::Group;
-use super::{InDoubt, Journal, JournalError, Outcome, PassRecord, StepRecord};
+use super::{Errand, InDoubt, Journal, JournalError, MoveRecord, Outcome, PassRecord, StepRecord};
 use crate::plan::precopy::PastMove;
 use crate::plan::{Plan, Step};
 use jiff::Timestamp;
@@ -57,6 +57,7 @@ struct Intent {
     now: String,
     body: String,
     seal: String,
+    errand: Option<Errand>,
 }
 
 impl Sqlite {
@@ -106,7 +107,7 @@ impl Record {
             Self::Intent(intent) => intent,
             Self::End { pass, id, outcome, now } => return Sqlite::record_end(t, *pass, id, outcome, *now),
         };
-        let Intent { pass, id, action, resource, summary, now, body, seal } = intent;
+        let Intent { pass, id, action, resource, summary, now, body, seal, errand } = intent;
         let known: Option<i64> = t
             .prepare_cached("SELECT pass FROM passes WHERE pass = ?1")?
             .query_row([pass], |row| row.get(0))
@@ -132,6 +133,14 @@ impl Record {
                  VALUES (?1, ?2, (SELECT COUNT(*) FROM steps WHERE pass = ?1), ?3, ?4, ?5, ?6, ?7, ?8)",
             )?
             .execute(params![pass, id, action, resource, summary, now, body, seal])?;
+        }
+        if let Some(Errand { machine, from, to, revision }) = errand {
+            t.prepare_cached("DELETE FROM errands WHERE pass NOT IN (SELECT pass FROM passes)")?.execute([])?;
+            t.prepare_cached(
+                "INSERT OR REPLACE INTO errands (pass, id, machine, origin, destination, revision)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            )?
+            .execute(params![pass, id, machine, from, to, revision])?;
         }
         Ok(())
     }
@@ -207,6 +216,7 @@ impl Journal for Sqlite {
             summary: step.summary.clone(),
             seal: seal(pass, &step.id, &now, &body),
             id: step.id.clone(),
+            errand: Errand::of(step),
             body,
             now,
         };
@@ -278,7 +288,7 @@ impl Journal for Sqlite {
     fn past_moves(&self, limit: usize) -> Result<BTreeMap<Uuid, Vec<PastMove>>, JournalError> {
         self.read("reading earlier moves", |t| {
             let mut found: BTreeMap<Uuid, Vec<PastMove>> = BTreeMap::new();
-            if !has_moves(t)? {
+            if !has_table(t, "moves")? {
                 return Ok(found);
             }
             let mut query = t.prepare_cached("SELECT machine, figures FROM moves ORDER BY pass DESC, id LIMIT ?1")?;
@@ -293,6 +303,38 @@ impl Journal for Sqlite {
                 if of.len() < limit {
                     of.push(figures);
                 }
+            }
+            Ok(found)
+        })
+    }
+
+    fn moves(&self) -> Result<Vec<MoveRecord>, JournalError> {
+        self.read("reading what migrations did", |t| {
+            let mut found = Vec::new();
+            if !has_table(t, "errands")? {
+                return Ok(found);
+            }
+            let mut query = t.prepare_cached(
+                "SELECT p.revision, s.resource, e.machine, e.origin, e.destination, e.revision, s.started_at,
+                        s.finished_at, s.outcome, e.pass, e.id
+                 FROM errands e JOIN steps s ON s.pass = e.pass AND s.id = e.id JOIN passes p ON p.pass = e.pass
+                 WHERE s.started_at IS NOT NULL ORDER BY e.pass DESC, s.started_at DESC, e.machine LIMIT ?1",
+            )?;
+            let mut rows = query.query([MOST_MOVES])?;
+            while let Some(row) = rows.next()? {
+                let (pass, id): (i64, String) = (row.get(9)?, row.get(10)?);
+                let outcome: Option<String> = row.get(8)?;
+                found.push(MoveRecord {
+                    commit: row.get(0)?,
+                    resource: row.get(1)?,
+                    machine: row.get(2)?,
+                    from: row.get(3)?,
+                    to: row.get(4)?,
+                    revision: row.get(5)?,
+                    started_at: time(&row.get::<_, String>(6)?)?,
+                    finished_at: optional_time(row.get::<_, Option<String>>(7)?.as_deref())?,
+                    outcome: outcome.map(|text| from_json(&text, pass, &id)).transpose()?,
+                });
             }
             Ok(found)
         })
@@ -322,11 +364,11 @@ impl Journal for Sqlite {
     }
 }
 
-/// Whether moves are recorded here at all; not in an older file that is only read.
-fn has_moves(t: &Transaction<'_>) -> Result<bool, Trouble> {
+/// Whether a table that was added later is here at all; not in an older file that is only read.
+fn has_table(t: &Transaction<'_>, name: &str) -> Result<bool, Trouble> {
     let found = t
-        .prepare_cached("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'moves'")?
-        .query_row([], |_| Ok(()))
+        .prepare_cached("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?1")?
+        .query_row([name], |_| Ok(()))
         .optional()?;
     Ok(found.is_some())
 }
@@ -334,7 +376,7 @@ fn has_moves(t: &Transaction<'_>) -> Result<bool, Trouble> {
 /// What the moves of a pass were, by step.
 fn figures(t: &Transaction<'_>, pass: i64) -> Result<BTreeMap<String, PastMove>, Trouble> {
     let mut found = BTreeMap::new();
-    if has_moves(t)? {
+    if has_table(t, "moves")? {
         let mut query = t.prepare_cached("SELECT id, figures FROM moves WHERE pass = ?1")?;
         let mut rows = query.query([pass])?;
         while let Some(row) = rows.next()? {

@@ -56,6 +56,19 @@ CREATE TABLE IF NOT EXISTS moves (
 ) STRICT, WITHOUT ROWID;
 ";
 
+/// Added later, as [`MOVES`] was: the moves that migrations made, and for which revision.
+const ERRANDS: &str = "
+CREATE TABLE IF NOT EXISTS errands (
+    pass        INTEGER NOT NULL,
+    id          TEXT NOT NULL,
+    machine     TEXT NOT NULL,
+    origin      TEXT NOT NULL,
+    destination TEXT NOT NULL,
+    revision    TEXT NOT NULL,
+    PRIMARY KEY (pass, id)
+) STRICT, WITHOUT ROWID;
+";
+
 /// What went wrong inside one call.
 pub(super) enum Trouble {
     Sqlite(rusqlite::Error),
@@ -153,6 +166,7 @@ impl Sqlite {
                 }
                 connection.execute_batch("PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;")?;
                 connection.execute_batch(MOVES)?;
+                connection.execute_batch(ERRANDS)?;
             }
             Ok(connection)
         };
