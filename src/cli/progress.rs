@@ -162,8 +162,9 @@ impl State {
                 self.told.insert(step.clone(), (now, (pause * 2).clamp(BETWEEN_LINES, LONGEST_PAUSE)));
                 Some(format!("{} {}: {}", counted(self), self.label(step), amounts(progress)))
             }
-            Event::Noted { step, text } => {
-                Some(format!("{} {}: note: {}", counted(self), self.label(step), terminal(text)))
+            Event::Noted { step, text, hint } => {
+                let label = self.label(step);
+                Some(format!("{} {label}: note: {} ({})", counted(self), terminal(text), terminal(hint)))
             }
             Event::Retrying { step, error, after } => Some(format!(
                 "{} {}: {}; again in {}",

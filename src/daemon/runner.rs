@@ -196,8 +196,8 @@ impl Runner {
         let jot = notes.clone();
         let events: Events = Arc::new(move |event| {
             log(&event);
-            if let Event::Noted { step, text } = &event {
-                let mut finding = Finding::new(Code::AfterMove, text.clone());
+            if let Event::Noted { step, text, hint } = &event {
+                let mut finding = Finding::new(Code::AfterMove, text.clone()).hint(hint.clone());
                 finding.resource = of.steps.iter().find(|s| s.id == *step).map(|s| s.resource.clone());
                 jot.lock().unwrap_or_else(PoisonError::into_inner).push(finding);
             }
@@ -332,7 +332,7 @@ fn judge(plan: &Plan, report: &Report, watch: &PassWatch) -> PassResult {
 fn log(event: &Event) {
     match event {
         Event::Started { step, resource, summary } => tracing::info!(step, %resource, "{summary}"),
-        Event::Noted { step, text } => tracing::warn!(step, "{text}"),
+        Event::Noted { step, text, hint } => tracing::warn!(step, hint, "{text}"),
         Event::Retrying { step, error, after } => {
             tracing::warn!(step, error, after_seconds = after.as_secs_f64(), "a step is tried again");
         }

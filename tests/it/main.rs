@@ -9,6 +9,7 @@
 
 mod architecture;
 mod cli;
+mod controlplane;
 mod daemon;
 mod examples;
 mod git;
@@ -21,3 +22,4 @@ mod render;
 mod rules;
 mod schemas;
 mod simulation;
+mod standin;

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::journal::contract::{self, at, plan, step};
+use std::fs;
 
 fn fresh() -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();

@@ -32,8 +32,8 @@ pub use disks::disk_alias;
 pub use identity::{domain_name, first_name, mac, uuid};
 pub use import::{ADOPT, ADOPT_ON_CHANGE, Imported, import, manifest_name};
 pub use place::{Footprint, footprint, priority};
-pub use plan::order;
 pub(in crate::kind) use plan::{Errand, go, under_way};
+pub use plan::{disk_order, order};
 pub use questions::questions;
 pub use render::render;
 pub use spec::*;
@@ -44,6 +44,11 @@ pub use survey::{Copy, Located, Survey, Target};
 use crate::kind::Resources;
 use crate::kind::migration_policy::MigrationPolicySpec;
 use crate::model::Manifest;
+
+/// The name of the migration policy in force for a machine: its own, that of its placement, or that of Settings.
+pub(crate) fn policy_name<'a>(m: &'a Manifest<VirtualMachineSpec>, resources: &'a Resources) -> Option<&'a String> {
+    m.spec.policy_name().or_else(|| resources.settings.values().next()?.spec.migration_policy.as_ref())
+}
 
 /// The migration policy in force for one move of a machine: the one that a migration names, else that of the machine.
 pub(crate) fn policy_of_move(
@@ -57,9 +62,8 @@ pub(crate) fn policy_of_move(
     }
 }
 
-/// The migration policy in force for a machine: its own, that of Settings, or the default.
+/// The migration policy in force for a machine, or the default.
 pub(crate) fn policy(m: &Manifest<VirtualMachineSpec>, resources: &Resources) -> MigrationPolicySpec {
-    let of_settings = || resources.settings.values().next().and_then(|s| s.spec.migration_policy.as_ref());
-    let name = m.spec.migration_policy.as_ref().or_else(of_settings);
+    let name = policy_name(m, resources);
     name.and_then(|n| resources.migration_policies.get(n)).map(|p| p.spec.clone()).unwrap_or_default()
 }
