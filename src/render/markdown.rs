@@ -359,7 +359,8 @@ fn doubt((check, who): (&Check, String)) -> Piece {
 fn alike(prechecks: &Prechecks<'_>) -> String {
     let mut out = String::new();
     for (counts, who) in prechecks.counts() {
-        let _ = writeln!(out, "Prechecks of {}: {counts}.\n", prose(&clip(&who.words(), 400)));
+        let machines = who.machines.map_or_else(String::new, |names| format!(" ({names})"));
+        let _ = writeln!(out, "Prechecks of {}: {counts}.\n", prose(&clip(&(who.count + &machines), 400)));
     }
     out
 }
