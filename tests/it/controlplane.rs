@@ -17,8 +17,10 @@
 
 pub mod crds;
 pub mod faults;
+pub mod proxy;
 mod shape;
 mod smoke;
+pub mod webhook;
 
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
@@ -36,7 +38,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long anything in these servers may take on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The part that a shared server plays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

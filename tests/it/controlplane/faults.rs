@@ -540,7 +540,7 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-fn server_tls(folder: &Path, certificate: &str) -> ServerConfig {
+pub(super) fn server_tls(folder: &Path, certificate: &str) -> ServerConfig {
     let chain = CertificateDer::pem_file_iter(folder.join(format!("{certificate}.crt"))).unwrap();
     let key = PrivateKeyDer::from_pem_file(folder.join(format!("{certificate}.key"))).unwrap();
     ServerConfig::builder_with_provider(provider())

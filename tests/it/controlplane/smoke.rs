@@ -1,9 +1,11 @@
 //! The test world does what it says: servers, rights, faults, and that nothing is left behind.
 
 use super::faults::{Answer, Front, Rule, Verb};
+use super::proxy::ForwardProxy;
+use super::webhook::{Verdict, Webhook};
 use super::{Role, Server, World, allow, eventually, named};
 use futures::{StreamExt as _, TryStreamExt as _};
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
 use kube::api::{
     Api, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams,
 };
@@ -256,6 +258,53 @@ async fn faults_of_connections() {
         cause = e.source();
     }
     assert!(chain.contains("expired"), "{chain}");
+}
+
+#[tokio::test]
+async fn a_webhook_has_the_last_word() {
+    let Some(server) = Server::shared(Role::Source) else { return };
+    let namespace = server.namespace("hooked").await;
+    let elsewhere = server.namespace("unhooked").await;
+    let client = server.client().await;
+    let secret = |name: &str| Secret { metadata: named(name), ..Default::default() };
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), &namespace);
+    let dry = PostParams { dry_run: true, ..Default::default() };
+
+    let webhook = Webhook::on(server, &namespace, "", "secrets", Verdict::Deny("not on a Friday".to_owned())).await;
+    for how in [&dry, &PostParams::default()] {
+        match secrets.create(how, &secret("a")).await {
+            Err(kube::Error::Api(status)) => {
+                assert_eq!(status.code, 403);
+                assert!(status.message.contains("denied the request: not on a Friday"), "{}", status.message);
+            }
+            answer => panic!("{answer:?}"),
+        }
+    }
+    Api::<Secret>::namespaced(client, &elsewhere).create(&PostParams::default(), &secret("a")).await.unwrap();
+    webhook.remove().await;
+    eventually("it is not asked any more", async || secrets.create(&dry, &secret("a")).await.is_ok()).await;
+
+    // One that does not answer: the server's failure, not a refusal.
+    let silent = Webhook::on(server, &namespace, "", "secrets", Verdict::Silence).await;
+    assert_eq!(code(secrets.create(&PostParams::default(), &secret("a")).await), 500);
+    silent.remove().await;
+}
+
+#[tokio::test]
+async fn a_proxy_on_the_way() {
+    let Some(server) = Server::shared(Role::Source) else { return };
+    let through = async |proxy: &ForwardProxy, credentials: &str| {
+        let mut config = server.admin().config().await;
+        config.proxy_url = Some(proxy.url().replace("http://", &format!("http://{credentials}")).parse().unwrap());
+        kube::Client::try_from(config).unwrap().apiserver_version().await
+    };
+    let open = ForwardProxy::open().await;
+    through(&open, "").await.unwrap();
+    assert_eq!(open.targets(), [format!("127.0.0.1:{}", server.port())]);
+    let guarded = ForwardProxy::with_credentials("dXNlcjpwYXNz").await; // user:pass
+    assert!(is_broken(&through(&guarded, "").await));
+    assert!(guarded.targets().is_empty());
+    through(&guarded, "user:pass@").await.unwrap();
 }
 
 #[tokio::test]
