@@ -21,3 +21,4 @@ mod render;
 mod rules;
 mod schemas;
 mod simulation;
+mod vm_procedures;
