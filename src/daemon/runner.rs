@@ -162,7 +162,7 @@ impl Runner {
             tracing::info!(step = one.record.step.id, found = ?one.found, "an earlier run was cut off: {}", one.record.step.summary);
         }
         watch.phase(Phase::Observing);
-        let observed = self.engine.observe(&desired.resources).await;
+        let observed = self.engine.observe(&desired.resources, false).await;
         watch.observed(&observed);
         watch.phase(Phase::Planning);
         // Thousands of machines are more than a moment's work.

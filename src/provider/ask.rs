@@ -40,7 +40,7 @@ impl ReadFleet {
             (q, answer)
         }));
         let (baselines, (comparisons, rates)) = join(baselines, join(comparisons, rates)).await;
-        observed.cpu_baselines = baselines;
+        observed.cpu_baselines.extend(baselines);
         for (q, answer) in comparisons {
             if let Some(domain) = observed.domain_mut(&q.from, q.uuid) {
                 domain.cpu_at.insert(q.to, answer);

@@ -110,6 +110,8 @@ pub(super) struct Place {
     pub(super) read_only: bool,
     /// Whether several machines may have it.
     pub(super) shareable: bool,
+    /// Why a copy of its bytes would not be the same disk.
+    pub(super) peculiar: Option<&'static str>,
     /// The copy that is being made of it.
     pub(super) mirror: Option<Mirror>,
 }
@@ -140,11 +142,23 @@ pub(super) fn places(
             is_wanted: is_wanted_storage(&subject, disk, &wish.source),
             read_only: disk.get("readonly").is_some(),
             shareable: disk.get("shareable").is_some(),
+            peculiar: peculiar(disk),
             mirror: domain_xml::mirror_of_disk(&tree, &target),
             target,
         })
     };
     Ok(wishes.iter().zip(&partners).map(|(w, p)| place(w, p)).collect())
+}
+
+/// What makes a disk more than the bytes at its path.
+fn peculiar(disk: &Element) -> Option<&'static str> {
+    let says = |name: &str| disk.get(name).is_some() || disk.get("source").is_some_and(|s| s.get(name).is_some());
+    match () {
+        () if says("encryption") => Some("encrypted by QEMU"),
+        () if says("slices") => Some("a slice of its image"),
+        () if says("transient") => Some("transient (what the guest writes is thrown away)"),
+        () => None,
+    }
 }
 
 fn target(disk: &Element) -> Option<&str> {

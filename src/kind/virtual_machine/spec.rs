@@ -139,9 +139,19 @@ pub struct Placement {
     /// Labels of hosts over which machines are spread as far as the rules above leave a choice.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub spread: Vec<Spread>,
+    /// How the machine moves: the name of a MigrationPolicy. The machine's own `migrationPolicy` comes before it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub migration_policy: Option<String>,
     /// Machines of a higher priority are placed, and leave a host that is emptied, before those of a lower one.
     #[serde(skip_serializing_if = "is_zero")]
     pub priority: i32,
+}
+
+impl VirtualMachineSpec {
+    /// The name of the MigrationPolicy that the manifest gives: the machine's own, or that of its placement.
+    pub fn policy_name(&self) -> Option<&String> {
+        self.migration_policy.as_ref().or_else(|| self.placement.as_ref()?.migration_policy.as_ref())
+    }
 }
 
 fn is_zero(n: &i32) -> bool {

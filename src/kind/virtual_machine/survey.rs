@@ -322,11 +322,15 @@ fn in_motion(with: &[(&Copy, &DomainState)]) -> Option<Located> {
         return Some(Located::Broken { hosts: hosts_of(with) });
     }
     if with.iter().any(|(_, d)| d.is_in_migration()) {
+        let runs = |d: &DomainState| d.is_active() && !d.is_in_migration();
+        let has_arrived = with.iter().any(|(_, d)| runs(d));
         let leaves = |d: &DomainState| {
             d.job.as_ref().is_some_and(|j| j.operation == JobOperation::MigrationOut)
                 || d.reason == "postcopy" && d.state == RunState::Paused
+                // It runs at the destination already, and the source has not let go of its half yet.
+                || has_arrived && d.reason == "migrating" && d.state == RunState::Paused && d.job.is_none()
         };
-        let arrives = |d: &DomainState| !leaves(d) && d.is_in_migration();
+        let arrives = |d: &DomainState| !leaves(d) && (d.is_in_migration() || runs(d));
         return Some(Located::Moving {
             from: with.iter().find(|(_, d)| leaves(d)).map(|(c, _)| (*c).clone()),
             to: with.iter().find(|(_, d)| arrives(d)).map(|(c, _)| (*c).clone()),

@@ -102,8 +102,9 @@ pub(super) fn look(c: &Connect, m: &DiskMove) -> Result<Look, Fault> {
             let there = at.now(state).unwrap_or("nowhere on the host");
             return refused(format!("disk `{}` of `{}` is at {there} now", m.target, state.name));
         };
-        if state.managed_save || state.snapshots > 0 {
-            return refused(format!("`{}` has a saved memory image or snapshots, which name the old disk", state.name));
+        if state.managed_save || state.snapshots > 0 || state.checkpoints > 0 {
+            let why = "has a saved memory image, snapshots or checkpoints, which name the old disk";
+            return refused(format!("`{}` {why}", state.name));
         }
         let users = volume::users_and_arriving(c, |d| d.is(&from.pool, &from.volume, &from.path))?;
         let others: Vec<_> = users.into_iter().filter(|u| u.uuid != m.uuid).collect();
@@ -183,8 +184,8 @@ fn begin(c: &Connect, m: &DiskMove, domain: &Domain) -> Result<(), Fault> {
     let pool = prepare(c, &m.to, info.allocation)?;
     let sparse = volume::is_made_of_files(&super::pool::description(&pool, &m.to.pool)?);
     let definition = volume::definition(&m.to.volume, info.capacity, &m.format, sparse, None);
-    let made = StorageVol::create_xml(&pool, &definition, 0).during(format!("make volume `{}`", m.to.volume))?;
-    is_where_planned(&made, &m.to)?;
+    let made = StorageVol::create_xml(&pool, &definition, 0).during(format!("make volume `{}`", m.to.volume));
+    is_where_planned(&ours(&pool, &m.to, made)?, &m.to)?;
     let destination = destination(m);
     let bandwidth = m.bandwidth_mib.map(|mib| mib.saturating_mul(1 << 20));
     let flags = sys::VIR_DOMAIN_BLOCK_COPY_REUSE_EXT | sys::VIR_DOMAIN_BLOCK_COPY_TRANSIENT_JOB;
@@ -242,6 +243,28 @@ fn prepare(c: &Connect, to: &DiskPlace, needs: u64) -> Result<virt::storage_pool
 /// Size of a marker: some pool types have no volume of nothing.
 const MARKER_BYTES: u64 = 4096;
 
+/// A volume that was just made. Where somebody else's came to be there first, the marker must not stay beside it: it would
+/// make that volume half a copy, which may be removed.
+fn ours(
+    pool: &virt::storage_pool::StoragePool,
+    to: &DiskPlace,
+    made: Result<StorageVol, Fault>,
+) -> Result<StorageVol, Fault> {
+    made.inspect_err(|fault| {
+        let is_taken = fault.code() == Some(sys::VIR_ERR_STORAGE_VOL_EXIST) || fault.says("already in use");
+        if is_taken && let Ok(Some(marked)) = volume::find(pool, &marker(to)) {
+            let _ = marked.delete(0);
+        }
+    })
+}
+
+/// When a volume was last written to, where it is a file; nothing of a device.
+fn written_at(volume: &StorageVol, name: &str) -> Result<Option<String>, Fault> {
+    let what = format!("read volume `{name}`");
+    let root = xml::parse(&volume.xml_desc(0).during(&what)?, &what)?;
+    Ok(xml::text_at(&root, "target/timestamps/mtime"))
+}
+
 fn is_where_planned(made: &StorageVol, to: &DiskPlace) -> Result<(), Fault> {
     let path = made.path().during(format!("read volume `{}`", to.volume))?;
     if path == to.path {
@@ -287,15 +310,18 @@ fn follow(c: &Connect, m: &DiskMove, watch: &Watch) -> Result<(), Fault> {
                 m.target, m.name
             )));
         }
-        let stuck = moved_at.elapsed() >= STALL;
-        if stuck || Instant::now() + POLL >= watch.until {
+        if moved_at.elapsed() >= STALL {
             ffi::end_block_job(&domain, &m.target, 0).during("abort the copy of a disk")?;
-            let why = if stuck {
-                format!("the copy of disk `{}` of `{}` stood still for {} s", m.target, m.name, STALL.as_secs())
-            } else {
-                format!("the copy of disk `{}` of `{}` did not end in time", m.target, m.name)
-            };
-            return Err(Fault::refused(format!("{why}, and was aborted"), "look at the new storage, and at its load"));
+            let (disk, stall) = (&m.target, STALL.as_secs());
+            let why = format!("the copy of disk `{disk}` of `{}` stood still for {stall} s, and was aborted", m.name);
+            return Err(Fault::refused(why, "look at the new storage, and at its load"));
+        }
+        // It moves, so it will end; what has been copied is not thrown away for being slow.
+        if Instant::now() + POLL >= watch.until {
+            return Err(Fault::left(format!(
+                "the copy of disk `{}` of `{}` still goes on, and is followed again",
+                m.target, m.name
+            )));
         }
         std::thread::sleep(POLL);
     }
@@ -342,9 +368,15 @@ fn copy_off(c: &Connect, m: &DiskMove, watch: &Watch) -> Result<(), Fault> {
     let pool = wait_until_unused(watch, || prepare(c, &m.to, there.allocation))?;
     let sparse = volume::is_made_of_files(&super::pool::description(&pool, &m.to.pool)?);
     let definition = volume::definition(&m.to.volume, there.capacity, &m.format, sparse, None);
+    let since = written_at(&source, &from.volume)?;
     let made = StorageVol::create_xml_from(&pool, &definition, &source, 0)
-        .during(format!("copy volume `{}` of pool `{}` to pool `{}`", from.volume, from.pool, m.to.pool))?;
-    is_where_planned(&made, &m.to)?;
+        .during(format!("copy volume `{}` of pool `{}` to pool `{}`", from.volume, from.pool, m.to.pool));
+    is_where_planned(&ours(&pool, &m.to, made)?, &m.to)?;
+    // It may have been started and stopped again meanwhile: then the copy is of no one moment.
+    if written_at(&source, &from.volume)? != since {
+        let why = format!("volume `{}` was written to while it was copied; the machine keeps it", from.volume);
+        return Err(Fault::refused(why, "leave the machine off until its disk has moved, or move it while it runs"));
+    }
     let before = put(c, m, &from.path)?;
     // Started in between, it runs on the old volume, and the copy is not what it was.
     let (_, state) = domain::get(c, m.uuid)?;
@@ -421,9 +453,18 @@ fn finish(c: &Connect, m: &DiskMove) -> Result<(), Fault> {
             volume::delete_unused(c, &from.pool, &old, &from.volume)?;
         }
     }
-    let pool = volume::active_pool(c, &m.to.pool)?;
-    match volume::find(&pool, &marker(&m.to))? {
-        Some(found) => found.delete(0).during(format!("remove the marker of volume `{}`", m.to.volume)),
+    // One that was left at the old place would make the old volume half a copy to whoever moves a disk there next.
+    if let Some(from) = &m.from
+        && super::pool::find(c, &from.pool)?.is_some_and(|p| p.is_active().unwrap_or(false))
+    {
+        unmark(c, from)?;
+    }
+    unmark(c, &m.to)
+}
+
+fn unmark(c: &Connect, place: &DiskPlace) -> Result<(), Fault> {
+    match volume::find(&volume::active_pool(c, &place.pool)?, &marker(place))? {
+        Some(found) => found.delete(0).during(format!("remove the marker of volume `{}`", place.volume)),
         None => Ok(()),
     }
 }

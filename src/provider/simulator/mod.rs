@@ -10,6 +10,7 @@
 //! guest's memory against the host's on start; UUIDs and MAC addresses that are filled in are derived from names.
 
 mod act;
+mod ask;
 mod define;
 mod disk;
 mod faults;
@@ -22,7 +23,7 @@ pub use faults::{Call, Effect, Fault};
 use super::{ActError, Actor, Look, Observer, StepCtx, WriteFleet};
 use crate::action::{Action, AtTimeout, DiskPlace, MachineAction, Migration, Order};
 use crate::observed::{
-    CellState, DomainState, HostState, InterfaceState, NetworkState, Reading, RunState, VolumeState,
+    Answer, CellState, DomainState, HostState, InterfaceState, NetworkState, Question, Reading, RunState, VolumeState,
 };
 use async_trait::async_trait;
 use faults::Faults;
@@ -185,6 +186,11 @@ impl World {
         } else {
             state.stubborn.remove(&uuid);
         }
+    }
+
+    /// How fast a guest writes to its memory, in bytes a second; each has a rate of its own where nobody says one.
+    pub fn set_dirty_rate(&self, uuid: Uuid, bytes_per_second: u64) {
+        self.state().dirty_rates.insert(uuid, bytes_per_second);
     }
 
     /// How long each call takes.
@@ -529,7 +535,7 @@ fn default_host(name: &str) -> HostState {
         libvirt_version: "11.3.0".into(),
         hypervisor_version: "10.0.2".into(),
         arch: "x86_64".into(),
-        cpu: None,
+        cpu: Some(ask::default_cpu()),
         cpus: 16,
         memory: 64 << 30,
         free_memory: 64 << 30,
@@ -573,6 +579,12 @@ impl Observer for World {
         }
         let view = self.state().view(host);
         view.map_or_else(|| unknown(format!("there is no simulated host `{host}`")), Reading::Present)
+    }
+
+    async fn ask(&self, host: &str, question: Question, _deadline: Duration) -> Result<Answer, String> {
+        let effects = self.call(Call::Ask, None, &[host]).await.map_err(|e| e.message)?;
+        lost(&effects).map_err(|e| e.message)?;
+        ask::answer(&self.state(), host, question)
     }
 }
 

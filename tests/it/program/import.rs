@@ -13,6 +13,23 @@ fn realistic(name: &str, devices: &str, more: &str) -> String {
     )
 }
 
+/// UEFI with variables of its own.
+fn firmware(xml: &str, name: &str) -> String {
+    let loader = format!(
+        "<loader readonly='yes' secure='no' type='pflash'>/usr/share/OVMF/OVMF_CODE.fd</loader>
+         <nvram template='/usr/share/OVMF/OVMF_VARS.fd'>/var/lib/libvirt/qemu/nvram/{name}_VARS.fd</nvram><boot dev='hd'/>"
+    );
+    swap(xml, "<boot dev='hd'/>", &loader)
+}
+
+/// What libvirt has no word for: arguments of QEMU's own, and somebody's metadata.
+fn custom(xml: &str) -> String {
+    let arguments = "<metadata><app:note xmlns:app='urn:app'>keep me</app:note></metadata><devices>";
+    let passed = "</devices><qemu:commandline xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
+                  <qemu:env name='TZ' value='UTC'/></qemu:commandline>";
+    swap(&swap(xml, "<devices>", arguments), "</devices>", passed)
+}
+
 #[test]
 fn the_plan_after_an_import_is_empty_and_a_machine_moves_when_its_line_changes() {
     let Some(lab) = Lab::alone() else { return };
@@ -34,17 +51,22 @@ fn the_plan_after_an_import_is_empty_and_a_machine_moves_when_its_line_changes()
         <interface type='network'><source network='default'/><model type='e1000e'/></interface>
         <channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>
         <rng model='virtio'><backend model='random'>/dev/urandom</backend></rng>";
+    let guarded = "<tpm model='tpm-crb'><backend type='emulator' version='2.0'/></tpm>
+        <disk type='file' device='disk'><driver name='qemu' type='qcow2' discard='unmap'/>
+        <source file='/var/tmp/s.qcow2'/><target dev='vda' bus='virtio'/></disk>";
     let pinned = "<cputune><vcpupin vcpu='0' cpuset='0'/></cputune><title>old one</title>";
     let others = [
         (format!("{}_Rbd", vm.name()), realistic(&format!("{}_Rbd", vm.name()), rbd, "")),
         (format!("{}-usb", vm.name()), realistic(&format!("{}-usb", vm.name()), hostdev, "")),
         (format!("{}-disks", vm.name()), realistic(&format!("{}-disks", vm.name()), disks, pinned)),
+        (format!("{}-uefi", vm.name()), firmware(&realistic(&format!("{}-uefi", vm.name()), guarded, ""), vm.name())),
+        (format!("{}-own", vm.name()), custom(&realistic(&format!("{}-own", vm.name()), "", ""))),
     ];
     struct Defined<'lab>(&'lab Lab, Vec<String>);
     impl Drop for Defined<'_> {
         fn drop(&mut self) {
             for name in &self.1 {
-                let _ = self.0.virsh("a", &["undefine", name]);
+                let _ = self.0.virsh("a", &["undefine", name, "--nvram", "--snapshots-metadata"]);
             }
         }
     }
@@ -56,6 +78,17 @@ fn the_plan_after_an_import_is_empty_and_a_machine_moves_when_its_line_changes()
         lab.virsh_ok("a", &["define", &file.to_string_lossy()]);
         defined.1.push(name.clone());
     }
+    // One has a snapshot: libvirt's note of one is enough for that.
+    let (uefi, note) = (format!("{}-uefi", vm.name()), fleet.state_folder().join("snapshot.xml"));
+    let uuid = lab.virsh_ok("a", &["domuuid", &uefi]);
+    let snapshot = format!(
+        "<domainsnapshot><name>before</name><state>shutoff</state><creationTime>1700000000</creationTime>
+         <domain type='qemu'><name>{uefi}</name><uuid>{}</uuid><memory>131072</memory>
+         <os><type arch='x86_64' machine='q35'>hvm</type></os></domain></domainsnapshot>",
+        uuid.trim()
+    );
+    std::fs::write(&note, snapshot).unwrap();
+    lab.virsh_ok("a", &["snapshot-create", &uefi, &note.to_string_lossy(), "--redefine"]);
 
     let into = fleet.state_folder().join("imported");
     let into = into.to_string_lossy().into_owned();

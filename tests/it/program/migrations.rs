@@ -68,6 +68,13 @@ fn a_machine_without_a_manifest_moves_once_and_stays_somebody_else_s() {
         "0 of 1 moved, 1 waiting",
         &format!("live-migrate {} from kvm-a to kvm-b", vm.name()),
     ]);
+    // Its CPU was compared and its dirty rate measured, though no manifest names it.
+    let checks = super::prechecks::checks(&fleet.plan(&["-o", "json"]).json(), "one");
+    let of = |name: &str| checks.iter().find(|c| c["name"] == name).unwrap_or_else(|| panic!("{checks:#?}"));
+    assert_eq!((&of("cpu")["verdict"], &of("convergence")["verdict"]), (&"Pass".into(), &"Pass".into()), "{checks:#?}");
+    let words = of("convergence")["message"].as_str().unwrap();
+    assert!(words.starts_with("it writes ") && words.contains("can be sent"), "{words}");
+    assert!(of("cpu")["message"].as_str().unwrap().contains("`kvm-b` offers all that its CPU"), "{checks:#?}");
     fleet.start();
     fleet.settles(&first);
     fleet.runs_only_on(&vm, "b");

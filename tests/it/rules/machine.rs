@@ -71,6 +71,12 @@ fn a_machine_is_in_one_place() {
     );
     expect("migrationPolicy: gentle", Code::MissingReference, "spec.migrationPolicy", "the MigrationPolicy `gentle`");
     expect(
+        "placement: {migrationPolicy: gentle}",
+        Code::MissingReference,
+        "spec.placement.migrationPolicy",
+        "the MigrationPolicy `gentle`",
+    );
+    expect(
         "disks: [{name: a, pool: nsf, size: 1Gi}]",
         Code::MissingReference,
         "spec.disks[0].pool",

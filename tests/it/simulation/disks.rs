@@ -226,3 +226,168 @@ fn what_cannot_be_read_of_a_host_is_said_while_an_nfs_pool_is_set_up() {
         assert!(plan.findings.iter().all(|f| f.code != Code::StorageAccess), "once");
     });
 }
+
+fn push(all: &mut Resources, name: &str, spec: &str) {
+    let spec = serde_yaml::from_str(&format!("{{{spec}}}")).unwrap();
+    all.virtual_machine_migrations.insert(name.into(), manifest(name, spec));
+}
+
+/// Elsewhere for a while, and its manifest names another pool: its disk is not touched, no volume is made anywhere, and the
+/// plan says why. At home the disk moves.
+#[test]
+fn a_disk_stays_where_it_is_while_its_machine_is_elsewhere_for_a_while() {
+    paused(async {
+        let (world, journal) = (world(), journal());
+        let mut all = keeping(wish("a", "shared", 1 << 30));
+        push(&mut all, "trip", "machine: web, to: b, permanent: false");
+        converge(&world, &desired(all.clone()), &journal).await.unwrap();
+        converge(&world, &desired(all.clone()), &journal).await.unwrap();
+        let places = |world: &World| world.find(id("web")).into_iter().map(|(host, _)| host).collect::<Vec<_>>();
+        assert_eq!(places(&world), ["a", "b"], "on b, with its definition at home");
+        let before = world.find(id("web"));
+        let volumes = |world: &World| {
+            super::scenario::HOSTS
+                .map(|h| world.view(h).unwrap().pools.into_values().map(|p| p.volumes).collect::<Vec<_>>())
+        };
+        let had = volumes(&world);
+
+        all.virtual_machines.get_mut("web").unwrap().spec.disks.as_mut().unwrap()[0].pool = Some("local".into());
+        let plan = plan_for(&world, &desired(all.clone()), &[]).await;
+        assert_eq!(plan.runnable().count(), 0, "{}", steps(&plan));
+        let step = plan.steps.iter().find(|s| s.action.name() == "MoveDisk").unwrap();
+        let [held] = &step.blocked_by[..] else { panic!("{:?}", step.blocked_by) };
+        assert!(held.reason.contains("elsewhere for a while") && held.way_out.contains("home again"), "{held:?}");
+        let said = plan.findings.iter().find(|f| f.message.contains("elsewhere for a while")).unwrap();
+        assert_eq!((said.code, said.is_error()), (Code::InProgress, false), "waiting is no error");
+        assert_eq!(converge(&world, &desired(all.clone()), &journal).await, Ok(0));
+        assert_eq!((world.find(id("web")), volumes(&world)), (before, had));
+
+        all.virtual_machine_migrations.clear();
+        converge(&world, &desired(all.clone()), &journal).await.unwrap();
+        assert_eq!(places(&world), ["a"]);
+        let domain = &world.find(id("web"))[0].1;
+        for xml in [&domain.live_xml, &domain.persistent_xml] {
+            assert!(xml.as_ref().unwrap().contains("/var/lib/images/web-root.qcow2"), "{xml:?}");
+        }
+        assert!(has(&world, "a", "local") && !has(&world, "b", "local"));
+        assert!(plan_for(&world, &desired(all), &[]).await.steps.is_empty());
+    });
+}
+
+/// A disk that is new in the manifest, on storage that its home does not share: made where the machine is now, it would be
+/// missing at home, and what the guest wrote to it be lost.
+#[test]
+fn a_disk_that_its_home_would_not_have_is_not_made_elsewhere() {
+    paused(async {
+        let (world, journal) = (world(), journal());
+        let mut all = keeping(wish("a", "shared", 1 << 30));
+        push(&mut all, "trip", "machine: web, to: b, permanent: false");
+        converge(&world, &desired(all.clone()), &journal).await.unwrap();
+        converge(&world, &desired(all.clone()), &journal).await.unwrap();
+        let more = |name: &str, pool: &str| Disk {
+            name: name.into(),
+            pool: Some(pool.into()),
+            size: Some(Bytes(1 << 30)),
+            format: Some(DiskFormat::Qcow2),
+            ..Default::default()
+        };
+        let disks = all.virtual_machines.get_mut("web").unwrap().spec.disks.as_mut().unwrap();
+        disks.extend([more("data", "local"), more("logs", "shared")]);
+        let plan = plan_for(&world, &desired(all.clone()), &[]).await;
+        let said = plan.findings.iter().find(|f| f.message.contains("`data`")).unwrap();
+        assert!(said.message.contains("`local`") && !said.is_error(), "{said:?}");
+        converge(&world, &desired(all.clone()), &journal).await.unwrap();
+        let on = |host: &str, pool: &str, name: &str| {
+            world.view(host).unwrap().pools[pool].volumes.contains_key(&format!("web-{name}.qcow2"))
+        };
+        assert!(on("b", "shared", "logs"), "what its home has as well is made at once");
+        assert!(!on("a", "local", "data") && !on("b", "local", "data"));
+        all.virtual_machine_migrations.clear();
+        converge(&world, &desired(all.clone()), &journal).await.unwrap();
+        assert!(on("a", "local", "data") && !on("b", "local", "data"));
+        assert!(plan_for(&world, &desired(all), &[]).await.steps.is_empty());
+    });
+}
+
+/// What would not be the same disk any more is not copied, and the plan says what it is.
+#[test]
+fn a_disk_that_is_more_than_its_bytes_is_not_moved() {
+    paused(async {
+        for (change, words) in [
+            ("<encryption format='luks'/>", "encrypted by QEMU"),
+            ("<transient/>", "transient"),
+            ("checkpoints", "checkpoints"),
+        ] {
+            let (world, journal) = (world(), journal());
+            converge(&world, &desired(wish("a", "local", 1 << 30)), &journal).await.unwrap();
+            world.edit("a", |host| {
+                let domain = host.domains.iter_mut().find(|d| d.uuid == id("web")).unwrap();
+                if change == "checkpoints" {
+                    domain.checkpoints = 1;
+                    return;
+                }
+                for xml in [&mut domain.live_xml, &mut domain.persistent_xml].into_iter().flatten() {
+                    *xml = xml.replacen("<target dev=", &format!("{change}<target dev="), 1);
+                }
+            });
+            let plan = plan_for(&world, &desired(wish("a", "shared", 1 << 30)), &[]).await;
+            let step = plan.steps.iter().find(|s| s.action.name() == "MoveDisk").unwrap();
+            assert!(step.blocked_by.iter().any(|b| b.reason.contains(words)), "{words}: {}", steps(&plan));
+            assert!(plan.runnable().all(|s| s.action.name() != "CreateVolume"), "{}", steps(&plan));
+        }
+    });
+}
+
+/// What the policy deletes behind a disk is nobody else's: not another machine's on any host of the pool, not the image
+/// below another disk, and not where a host of the pool could not be asked.
+#[test]
+fn what_a_disk_leaves_behind_is_kept_while_somebody_else_may_have_it() {
+    paused(async {
+        let other = |world: &World| {
+            let xml = world.find(id("web"))[0].1.persistent_xml.clone().unwrap();
+            let xml = xml.replace(&id("web").to_string(), &id("thief").to_string());
+            let (from, to) = (xml.find("<metadata").unwrap(), xml.find("</metadata>").unwrap());
+            let xml = format!("{}{}", &xml[..from], &xml[to + "</metadata>".len()..]);
+            world.define("c", &xml.replace("<name>web</name>", "<name>thief</name>")).unwrap();
+        };
+        let cut = |world: &World| world.cut_off("b", "no route to host");
+        let cases: [(&dyn Fn(&World), &str); 2] =
+            [(&other, "`thief` on `c`"), (&cut, "`b`, which may use it, could not be read")];
+        for (meddle, words) in cases {
+            let (world, journal) = (world(), journal());
+            converge(&world, &desired(wish("a", "shared", 1 << 30)), &journal).await.unwrap();
+            meddle(&world);
+            let plan = plan_for(&world, &desired(wish("a", "local", 1 << 30)), &[]).await;
+            let step = plan.steps.iter().find(|s| s.action.name() == "MoveDisk").unwrap();
+            let Action::Machine(MachineAction::MoveDisk(m)) = &step.action else { panic!() };
+            assert!(!m.delete_source && step.why.contains("stays in pool shared, because"), "{}", step.why);
+            assert!(step.why.contains(words), "{}", step.why);
+            assert!(m.owner.volumes.iter().any(|v| v.pool == "shared"), "it is still known as the machine's");
+        }
+    });
+}
+
+/// Another format is another volume: the content goes along, and no empty disk takes its place.
+#[test]
+fn a_disk_that_is_to_have_another_format_keeps_its_content() {
+    paused(async {
+        let (world, journal) = (world(), journal());
+        let raw = |format| {
+            let mut all = keeping(wish("a", "shared", 1 << 30));
+            all.virtual_machines.get_mut("web").unwrap().spec.disks.as_mut().unwrap()[0].format = Some(format);
+            desired(all)
+        };
+        converge(&world, &raw(DiskFormat::Raw), &journal).await.unwrap();
+        let plan = plan_for(&world, &raw(DiskFormat::Qcow2), &[]).await;
+        assert_eq!(actions(&plan), ["MoveDisk"], "{}", steps(&plan));
+        assert!(
+            plan.steps[0].summary.contains("to volume web-root.qcow2 of its pool shared"),
+            "{}",
+            plan.steps[0].summary
+        );
+        assert_eq!(converge(&world, &raw(DiskFormat::Qcow2), &journal).await, Ok(1));
+        let at = world.find(id("web"));
+        assert!(at[0].1.live_xml.as_ref().unwrap().contains("/srv/images/web-root.qcow2"));
+        assert!(world.view("a").unwrap().pools["shared"].volumes.contains_key("web-root.raw"), "the old one is kept");
+    });
+}

@@ -63,6 +63,44 @@ fn machines_move_in_the_windows_of_their_policy() {
     }
 }
 
+/// A machine's own policy comes before that of its placement, which comes before that of Settings.
+#[test]
+fn a_placement_has_a_policy_of_its_own() {
+    use drover::kind::virtual_machine::Placement;
+    let with = |own: Option<&str>, placement: Option<&str>| {
+        let mut before = fleet(1);
+        let policies = &mut before.migration_policies;
+        for (name, millis) in [("own", 11), ("placed", 22)] {
+            let mut policy = policies["copy"].clone();
+            policy.metadata.name = name.into();
+            policy.spec.max_downtime = Some(Span(millis));
+            policies.insert(name.into(), policy);
+        }
+        policies.get_mut("copy").unwrap().spec.max_downtime = Some(Span(33));
+        for settings in before.settings.values_mut() {
+            settings.spec.migration_policy = Some("copy".into());
+        }
+        let machine = &mut before.virtual_machines.get_mut("vm-0").unwrap().spec;
+        machine.migration_policy = own.map(Into::into);
+        let mut after = before.clone();
+        let machine = &mut after.virtual_machines.get_mut("vm-0").unwrap().spec;
+        machine.host = None;
+        machine.placement = Some(Placement { migration_policy: placement.map(Into::into), ..Placement::default() });
+        after.hosts.get_mut(HOSTS[0]).unwrap().spec.maintenance = drover::kind::host::Maintenance::Evacuate;
+        let plan = paused(async {
+            let world = World::new();
+            HOSTS.iter().for_each(|h| world.add_host(h));
+            let journal: Arc<dyn Journal> = Arc::new(Memory::new());
+            converge(&world, &desired(before), &journal).await.unwrap();
+            plan_for(&world, &desired(after), &[]).await
+        });
+        the_move(&plan).max_downtime_millis
+    };
+    assert_eq!(with(Some("own"), Some("placed")), Some(11));
+    assert_eq!(with(None, Some("placed")), Some(22));
+    assert_eq!(with(None, None), Some(33));
+}
+
 #[test]
 fn only_the_disks_that_a_policy_names_are_copied() {
     for (named, is_free) in [("root", true), ("vda", true), ("data", false)] {

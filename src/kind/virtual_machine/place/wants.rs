@@ -226,10 +226,7 @@ impl<'a> Wants<'a> {
         resources: &Resources,
     ) -> Self {
         let spec = &machine.spec;
-        let policy = spec
-            .migration_policy
-            .as_ref()
-            .or_else(|| resources.settings.values().next().and_then(|s| s.spec.migration_policy.as_ref()));
+        let policy = crate::kind::virtual_machine::policy_name(machine, resources);
         let policy = policy.and_then(|p| resources.migration_policies.get(p));
         let mut wants = Self {
             machine,

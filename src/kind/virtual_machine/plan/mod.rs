@@ -463,6 +463,7 @@ impl<'a> Draft<'a> {
                 chain.push(self.definition(here, Vec::new()), out);
             }
             self.adopt(here, Vec::new(), &mut chain, out);
+            self.end_copies(here, &moves, &mut chain, out);
             false
         };
         let wish = self.wish(here, target);

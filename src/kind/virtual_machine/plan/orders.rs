@@ -2,7 +2,7 @@
 
 use crate::action::{Migration, Order};
 use crate::kind::Resources;
-use crate::kind::virtual_machine::PowerState;
+use crate::kind::virtual_machine::{PowerState, policy_name};
 use crate::kind::virtual_machine_migration::MIGRATION_KIND;
 use crate::model::ResourceId;
 use crate::plan::Step;
@@ -17,8 +17,7 @@ pub fn order(step: &Step, migration: &Migration, all: &Resources) -> Option<Orde
         let why = format!("the manifest says `{}` again", migration.from);
         return Some(Order::Abort { why });
     }
-    let default = all.settings.values().next().and_then(|s| s.spec.migration_policy.as_ref());
-    limits(machine.spec.migration_policy.as_ref().or(default), migration, all)
+    limits(policy_name(machine, all), migration, all)
 }
 
 /// A move for the sake of a VirtualMachineMigration: it ends where that is gone, suspended or says something else now.
@@ -36,7 +35,7 @@ fn of_migration(name: &str, migration: &Migration, all: &Resources) -> Option<Or
         return abort(format!("`{name}` says something else now"));
     }
     let machine = all.virtual_machines.values().find(|v| super::super::domain_name(v) == migration.name);
-    let own = machine.and_then(|v| v.spec.migration_policy.as_ref());
+    let own = machine.and_then(|v| v.spec.policy_name());
     let default = all.settings.values().next().and_then(|s| s.spec.migration_policy.as_ref());
     limits(m.spec.migration_policy.as_ref().or(own).or(default), migration, all)
 }

@@ -76,6 +76,10 @@ fn pinned(say: &mut Say<'_>, all: &Resources, host: &str) {
 }
 
 fn placed(say: &mut Say<'_>, all: &Resources, placement: &Placement) {
+    if let Some(policy) = &placement.migration_policy {
+        let path = "spec.placement.migrationPolicy";
+        all.check_reference(say.manifest, path, &MigrationPolicySpec::KIND, policy, say.findings);
+    }
     for (i, key) in placement.anti_affinity.iter().enumerate() {
         if !say.manifest.metadata.labels.contains_key(key) {
             say.add(

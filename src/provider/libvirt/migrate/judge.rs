@@ -5,6 +5,7 @@
 //! source              destination         meaning
 //! active, no job      –                   Here (Ready, or the move failed)
 //! active, job out     migrating or –      Moving
+//! paused (migrating)  running, no job     HandingOver: the source's half is about to go
 //! paused (postcopy)   running (postcopy)  Moving, past the point of no return
 //! … postcopy-failed on either side        Broken: a person decides; nothing is destroyed
 //! –                   there               There
@@ -38,6 +39,9 @@ pub(super) enum Place {
         /// Memory is already split over both hosts: it must go forward.
         post_copy: bool,
     },
+    /// It runs at the destination, and the source has not let go of its half yet, which stands still: a moment, unless the
+    /// source's daemon died in it.
+    HandingOver,
     /// At the destination. The source may have kept an old definition.
     There,
     /// The destination's half is still there although the source has no job for it any more; it goes away by itself.
@@ -81,9 +85,11 @@ impl Sides {
         let source_active = source.is_some_and(DomainState::is_active);
         let arriving = destination.is_some_and(DomainState::is_in_migration);
         let destination_active = destination.is_some_and(DomainState::is_active) && !arriving;
+        let let_go = source.is_some_and(|s| s.state == RunState::Paused && s.reason == "migrating");
         match (source, destination) {
             (None, None) => Place::Nowhere,
             (_, Some(_)) if arriving => Place::Clearing,
+            (Some(_), Some(_)) if let_go && destination_active => Place::HandingOver,
             (Some(_), Some(_)) if source_active && destination_active => Place::Twice,
             (Some(_), Some(_)) if destination_active => Place::There,
             (Some(_), _) => Place::Here,
@@ -175,6 +181,9 @@ mod tests {
             (Some(domain(Running, "booted")), Some(domain(Off, "unknown")), Place::Here),
             (Some(leaving(Running, "booted")), None, Place::Moving { post_copy: false }),
             (Some(leaving(Running, "booted")), Some(domain(Paused, "migrating")), Place::Moving { post_copy: false }),
+            (Some(leaving(Paused, "migrating")), Some(domain(Running, "migrated")), Place::Moving { post_copy: false }),
+            (Some(domain(Paused, "migrating")), Some(domain(Running, "migrated")), Place::HandingOver),
+            (Some(domain(Paused, "user")), Some(domain(Running, "migrated")), Place::Twice),
             (Some(leaving(Paused, "postcopy")), Some(domain(Running, "postcopy")), Place::Moving { post_copy: true }),
             (Some(domain(Paused, "postcopy-failed")), Some(domain(Running, "postcopy")), Place::Broken),
             (Some(domain(Paused, "postcopy-failed")), Some(domain(Running, "postcopy-failed")), Place::Broken),

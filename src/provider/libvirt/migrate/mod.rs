@@ -96,7 +96,7 @@ pub(super) async fn look(hosts: &Hosts, m: &Migration) -> Result<Look, Fault> {
     let sides = sides(from, to, m).await?;
     let refused = |why: &str| Ok(Look::Refused { reason: format!("{why}: {}", sides.words(&m.from, &m.to)) });
     match sides.place() {
-        Place::Moving { .. } => Ok(Look::Running),
+        Place::Moving { .. } | Place::HandingOver => Ok(Look::Running),
         Place::There if is_clean(from, m, &sides).await? => Ok(Look::AlreadyDone),
         // It has moved; what is left is to clean up after it.
         Place::There => Ok(Look::Running),
@@ -151,6 +151,7 @@ pub(super) async fn act(hosts: &Hosts, m: &Migration, ctx: &StepCtx) -> Result<(
                 Followed::Ended { aborted } => Ended { fault: None, aborted },
             }
         }
+        Place::HandingOver => Ended { fault: None, aborted: None },
         Place::Here => match objection(from, to, m, &before).await? {
             Some(why) => return Err(ActError::permanent(format!("`{}` is not moved: {why}", m.name))),
             None => start(from, to, m, ctx, before.source.as_ref()).await?,
@@ -368,7 +369,7 @@ async fn judge(
         match sides(from, to, m).await {
             Ok(now) => match now.place() {
                 Place::There => return clean(from, to, m, before).await,
-                Place::Moving { .. } | Place::Clearing if settling => {}
+                Place::Moving { .. } | Place::HandingOver | Place::Clearing if settling => {}
                 Place::Here => {
                     give_up(to, m).await;
                     if live(m) && m.max_downtime_millis.is_some() {
@@ -514,7 +515,7 @@ pub(super) async fn look_abort(hosts: &Hosts, m: &Migration) -> Result<Look, Fau
     let now = sides(from, to, m).await?;
     Ok(match now.place() {
         Place::Moving { post_copy: false } => Look::Ready,
-        Place::Clearing => Look::Running,
+        Place::Clearing | Place::HandingOver => Look::Running,
         Place::Moving { post_copy: true } | Place::Broken => Look::Refused {
             reason: format!(
                 "the memory of `{}` is on both hosts already, so it can only go forward: {}",
@@ -541,7 +542,7 @@ pub(super) async fn act_abort(hosts: &Hosts, m: &Migration, ctx: &StepCtx) -> Re
                     follow::abort(from, m.uuid).await;
                 }
             }
-            Place::Clearing if begun.elapsed() < ctx.deadline => {}
+            Place::Clearing | Place::HandingOver if begun.elapsed() < ctx.deadline => {}
             Place::Here => {
                 give_up(to, m).await;
                 return Ok(());

@@ -78,6 +78,16 @@ pub(super) fn stop(m: &Migration, place: Place, sides: &Sides, fault: Option<&Fa
             "heal the link between the hosts: QEMU goes on by itself. Do not destroy, undefine or restart either side: \
              each holds a part of its memory",
         ),
+        Place::HandingOver => {
+            let mut e =
+                error("it runs at the destination, and the source keeps its half, which stands still").hint(format!(
+                    "see that it works on `{}`; then, and only then, `virsh destroy {}` on `{}`. Never resume it there",
+                    m.to, m.name, m.from
+                ));
+            // A source that was slow, or whose daemon comes back, lets go of it by itself.
+            e.transient = true;
+            e
+        }
         Place::Twice => error("it runs on both hosts").hint("find out which copy is the right one and stop the other"),
         Place::Nowhere => error("it is on neither host").hint("look for it on other hosts before it is defined anew"),
         Place::Clearing | Place::Moving { post_copy: false } => {

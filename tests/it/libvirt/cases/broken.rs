@@ -191,6 +191,12 @@ fn a_host_that_dies_during_a_move_takes_the_machine_along_only_if_it_was_the_sou
             "absent" => Ok(()),
             other => Err(other.to_owned()),
         });
+        // A host that was out of reach a moment ago is not asked again at once.
+        let begun = Instant::now();
+        while let Reading::Unknown { why } = writer.observe("a", SOON).await {
+            assert!(begun.elapsed() < SOON, "{why}");
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
         // It is where it was, off: its memory went with the host.
         let here = domain(&writer, "a", uuid).await.unwrap();
         assert_eq!((here.state, here.persistent, here.owner), (RunState::Off, true, Some(mark(vm.name()))));
