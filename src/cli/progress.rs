@@ -191,7 +191,7 @@ impl State {
     }
 }
 
-fn done(progress: &crate::observed::Progress) -> u64 {
+pub fn done(progress: &crate::observed::Progress) -> u64 {
     // A guest that writes makes the total grow; what is left is what counts.
     progress.total.saturating_sub(progress.remaining)
 }

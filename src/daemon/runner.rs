@@ -1,5 +1,6 @@
 //! The daemon's passes: a commit of the mirror, loaded, observed, planned, carried out, until nothing is left to do.
 
+use super::moves;
 use super::{Checked, PassRequest, PassResult, PassRunner, PassSummary, PassWatch, Phase, Reason, Resting, StopReason};
 use crate::action::{Action, MachineAction, Order};
 use crate::execute::{Event, ExecuteError, Report, Stop, recover, under_way};
@@ -145,6 +146,17 @@ impl Runner {
         }
     }
 
+    /// Tells what migrations have done, by the journal. Only shown: that it cannot be read stops nothing.
+    async fn tell_runs(&self, watch: &PassWatch) {
+        let journal = self.journal.clone();
+        let read = tokio::task::spawn_blocking(move || journal.moves()).await;
+        match read {
+            Ok(Ok(records)) => watch.ran(&moves::runs(records)),
+            Ok(Err(error)) => tracing::debug!(%error, "what migrations did could not be read"),
+            Err(error) => tracing::debug!(%error, "what migrations did was not read"),
+        }
+    }
+
     /// One round: observe, plan, carry out. Gives the plan and what was done.
     async fn round(
         &self,
@@ -177,6 +189,7 @@ impl Runner {
         .await;
         let plan = Arc::new(plan.map_err(|e| ExecuteError::Plan(format!("planning ended: {e}")))?);
         watch.planned(plan.clone());
+        self.tell_runs(watch).await;
         if plan.runnable().next().is_none() || stop.drain.is_cancelled() {
             return Ok((plan, Report::default(), Vec::new()));
         }
@@ -200,6 +213,7 @@ impl Runner {
             teller.event(&event);
         });
         let report = self.engine.carry_out(desired, &plan, self.journal.clone(), events, stop.clone()).await?;
+        self.tell_runs(watch).await;
         let notes = std::mem::take(&mut *notes.lock().unwrap_or_else(PoisonError::into_inner));
         Ok((plan, report, notes))
     }

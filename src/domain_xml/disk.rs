@@ -33,6 +33,14 @@ pub fn mirror_of_disk(domain: &Element, target: &str) -> Option<Mirror> {
     Some(Mirror { path, ready: mirror.attribute("ready") == Some("yes") })
 }
 
+/// The copies that are being made of a machine's disks: target and path of each.
+pub fn mirrors(xml: &str) -> Vec<(String, String)> {
+    let Ok(root) = tree::parse(xml) else { return Vec::new() };
+    let targets = root.get("devices").into_iter().flat_map(|d| d.all("disk"));
+    let targets = targets.filter_map(|d| d.attribute_at("target", "dev"));
+    targets.filter_map(|t| Some((t.to_owned(), mirror_of_disk(&root, t)?.path?))).collect()
+}
+
 /// A definition in which the disk with a target is at another path. `None` where there is no such disk.
 ///
 /// # Errors
@@ -82,6 +90,7 @@ mod tests {
         assert_eq!(path_of_disk(&root, "vdc"), None);
         assert_eq!(mirror_of_disk(&root, "vda"), Some(Mirror { path: Some("/b".into()), ready: true }));
         assert_eq!(mirror_of_disk(&root, "vdb"), None);
+        assert_eq!(mirrors(XML), [("vda".to_owned(), "/b".to_owned())]);
     }
 
     #[test]

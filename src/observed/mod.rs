@@ -160,6 +160,10 @@ pub struct PoolState {
     /// the same storage ([`POOL_MARKER`]). They are not among the volumes.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub markers: BTreeSet<Uuid>,
+    /// Numbers that the storage itself gave its volumes (UUIDs of logical volumes, ids of SCSI units), as of the pool's last
+    /// refresh, where libvirt tells them: they are the same on every host that has the storage.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub numbers: BTreeSet<String>,
     /// Volumes by name, as of the pool's last refresh.
     pub volumes: BTreeMap<String, VolumeState>,
 }

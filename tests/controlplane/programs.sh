@@ -6,7 +6,7 @@
 #     1. KUBEBUILDER_ASSETS         a folder with kube-apiserver and etcd (the convention of envtest)
 #     2. DROVER_TEST_CONTROLPLANE   a folder with controlplane and etcd (or bin/ with them), as programs or as .xz
 #     3. a build of these sources in the cache
-#   programs.sh get    the same, and where there is none builds it from Debian's packages (build.sh: 5 to 10 minutes)
+#   programs.sh get    the same, and where there is none builds it from Debian's packages (build.sh: 5 minutes and more)
 #
 # A variable that is set and names a folder without these programs is an error: what was asked for is never replaced by
 # something else. The cache is ${DROVER_LAB_CACHE:-/var/cache/drover-lab}/controlplane, or below ~/.cache for who may not
@@ -94,7 +94,7 @@ case ${1:-} in
       exec 9>"$cache/build.lock"
       flock -w 1800 9 || fail "another build has been at work in $cache for half an hour"
       if ! found=$(find_programs); then
-        echo "controlplane: building an API server for tests from Debian's packages, once: 5 to 10 minutes on two cores" >&2
+        echo "controlplane: building an API server for tests from Debian's packages, once: 5 minutes on two idle cores, 10 to 18 on busy ones" >&2
         "$HERE/build.sh" "$cache/built-$(stamp)" >&2 9>&- || fail "the API server for tests could not be built (above); tests with clusters will be skipped"
         found=$(find_programs)
       fi

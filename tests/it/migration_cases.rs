@@ -65,7 +65,10 @@ fn every_case_is_tested_or_said_to_be_impossible_here() {
 fn what_is_not_there_is_noticed() {
     assert!(exists("migration_cases::what_is_not_there_is_noticed"));
     assert!(!exists("migration_cases::row"), "not every function is a test");
-    assert!(exists("kind::virtual_machine::precheck::tests::pinning_needs_the_cpus_and_nodes"), "one of the crate's");
+    assert!(
+        exists("kind::virtual_machine::precheck::tests::topology::pinning_needs_the_cpus_and_nodes"),
+        "one of the crate's"
+    );
     assert!(!exists("migration_cases::what_was_never_there"));
     assert!(!exists("nowhere::what_is_not_there_is_noticed"));
 }

@@ -8,7 +8,7 @@ use super::sheet::{Sheet, Side, Subject, Way, text, word};
 use super::storage::{DiskSource, disk_path, format_of, same_storage, volume_name};
 use super::{CacheMode, Disk, DiskBus, DiskDevice, DiskFormat, VirtualMachineSpec};
 use crate::action::LiveChange;
-use crate::domain_xml::{self, Edit, Element, Equivalence, Mirror, contains, literal};
+use crate::domain_xml::{self, Edit, Element, Equivalence, contains, literal};
 use crate::finding::Finding;
 use crate::kind::Resources;
 use crate::model::Manifest;
@@ -112,8 +112,6 @@ pub(super) struct Place {
     pub(super) shareable: bool,
     /// Why a copy of its bytes would not be the same disk.
     pub(super) peculiar: Option<&'static str>,
-    /// The copy that is being made of it.
-    pub(super) mirror: Option<Mirror>,
 }
 
 /// Where a machine has the disks of its manifest, in their order: in what runs, or in its definition.
@@ -143,7 +141,6 @@ pub(super) fn places(
             read_only: disk.get("readonly").is_some(),
             shareable: disk.get("shareable").is_some(),
             peculiar: peculiar(disk),
-            mirror: domain_xml::mirror_of_disk(&tree, &target),
             target,
         })
     };

@@ -15,10 +15,10 @@ use super::connect::Hosts;
 use super::domain::{self, word};
 use super::error::{During, Fault};
 use super::{ffi, volume, xml};
-use crate::action::{DiskMove, DiskPlace};
+use crate::action::{DiskMove, DiskPlace, Order};
 use crate::domain_xml::{self, Element, mirror_of_disk, path_of_disk};
 use crate::observed::{DomainState, HALF_COPY, Progress};
-use crate::provider::{ActError, Look, StepCtx};
+use crate::provider::{ActError, Look, StepCtx, StepOrders};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
@@ -141,25 +141,65 @@ struct Watch {
     until: Instant,
     cancel: CancellationToken,
     progress: Arc<dyn Fn(Progress) + Send + Sync>,
+    orders: StepOrders,
     begun: Instant,
+}
+
+impl Watch {
+    /// Refuses to go on where a newer commit says so, before the disk is at its new place.
+    fn heed(&mut self, m: &DiskMove) -> Result<Option<Option<u64>>, Fault> {
+        match self.orders.news() {
+            Some(Order::Abort { why }) => Err(Fault::refused(
+                format!(
+                    "the move of disk `{}` of `{}` is not wanted any more: {why}; the machine keeps its old disk",
+                    m.target, m.name
+                ),
+                "nothing is to be done: it is what the newer commit says",
+            )),
+            Some(Order::CopyRate(mib)) => Ok(Some(mib)),
+            Some(Order::Limits(_)) | None => Ok(None),
+        }
+    }
+}
+
+/// Changes the limit of a copy that runs. Where libvirt does not take it, the copy goes on as it was.
+fn set_rate(domain: &Domain, m: &DiskMove, mib: Option<u64>) {
+    let bytes = mib.map_or(0, |mib| mib.saturating_mul(1 << 20));
+    match ffi::set_block_job_speed(domain, &m.target, bytes).during("change the bandwidth of a disk's copy") {
+        Ok(()) => tracing::info!(domain = m.name, disk = m.target, mib, "bandwidth of a disk's copy is another now"),
+        Err(fault) => {
+            tracing::warn!(domain = m.name, disk = m.target, error = %fault, "the copy goes on with its old bandwidth");
+        }
+    }
 }
 
 pub(super) async fn act(hosts: &Hosts, m: &DiskMove, ctx: &StepCtx) -> Result<(), ActError> {
     let (host, m) = (hosts.get(&m.host)?, m.clone());
     let now = Instant::now();
-    let watch =
-        Watch { until: now + ctx.deadline, cancel: ctx.cancel.clone(), progress: ctx.progress.clone(), begun: now };
+    let mut watch = Watch {
+        until: now + ctx.deadline,
+        cancel: ctx.cancel.clone(),
+        progress: ctx.progress.clone(),
+        orders: ctx.orders.clone(),
+        begun: now,
+    };
     let what = format!("move disk `{}` of `{}`", m.target, m.name);
-    host.call_alone(&what, ctx.deadline, move |c| move_disk(c, &m, &watch)).await?;
+    host.call_alone(&what, ctx.deadline, move |c| move_disk(c, &m, &mut watch)).await?;
     Ok(())
 }
 
-fn move_disk(c: &Connect, m: &DiskMove, watch: &Watch) -> Result<(), Fault> {
+fn move_disk(c: &Connect, m: &DiskMove, watch: &mut Watch) -> Result<(), Fault> {
     let (domain, state) = domain::get(c, m.uuid)?;
     let at = Where::of(&state, &m.target)?;
     if at.now(&state) != Some(&m.to.path) {
         let moved = if state.is_active() {
-            let begun = if at.is_copied_to(&m.to.path) { Ok(()) } else { begin(c, m, &domain) };
+            let begun = if at.is_copied_to(&m.to.path) {
+                // An earlier run's: it may have had another limit.
+                set_rate(&domain, m, m.bandwidth_mib);
+                Ok(())
+            } else {
+                begin(c, m, &domain)
+            };
             begun.and_then(|()| follow(c, m, watch))
         } else {
             copy_off(c, m, watch)
@@ -275,9 +315,9 @@ fn is_where_planned(made: &StorageVol, to: &DiskPlace) -> Result<(), Fault> {
 }
 
 /// Follows the mirror until it is complete, and switches the disk over to it.
-fn follow(c: &Connect, m: &DiskMove, watch: &Watch) -> Result<(), Fault> {
+fn follow(c: &Connect, m: &DiskMove, watch: &mut Watch) -> Result<(), Fault> {
     let what = format!("follow the copy of disk `{}` of `{}`", m.target, m.name);
-    let (mut moved_at, mut last) = (Instant::now(), 0);
+    let (mut moved_at, mut last, mut rate) = (Instant::now(), 0, m.bandwidth_mib);
     loop {
         let (domain, state) = domain::get(c, m.uuid)?;
         let at = Where::of(&state, &m.target)?;
@@ -300,6 +340,17 @@ fn follow(c: &Connect, m: &DiskMove, watch: &Watch) -> Result<(), Fault> {
         (watch.progress)(progress(job, watch.begun.elapsed()));
         if job.done != last {
             (last, moved_at) = (job.done, Instant::now());
+        }
+        match watch.heed(m) {
+            Ok(Some(newer)) if newer != rate => {
+                set_rate(&domain, m, newer);
+                rate = newer;
+            }
+            Ok(_) => {}
+            Err(not_wanted) => {
+                ffi::end_block_job(&domain, &m.target, 0).during("abort the copy of a disk")?;
+                return Err(not_wanted);
+            }
         }
         if at.mirror.as_ref().is_some_and(|mirror| mirror.ready) {
             return pivot(c, m, &domain);
@@ -354,7 +405,7 @@ fn progress(job: ffi::BlockJob, elapsed: Duration) -> Progress {
 }
 
 /// Copies the volume of a machine that is off, and writes the copy into its definition.
-fn copy_off(c: &Connect, m: &DiskMove, watch: &Watch) -> Result<(), Fault> {
+fn copy_off(c: &Connect, m: &DiskMove, watch: &mut Watch) -> Result<(), Fault> {
     let from = origin(m)?;
     let source_pool = volume::active_pool(c, &from.pool)?;
     let source = volume::find(&source_pool, &from.volume)?.ok_or_else(|| {
@@ -372,6 +423,8 @@ fn copy_off(c: &Connect, m: &DiskMove, watch: &Watch) -> Result<(), Fault> {
     let made = StorageVol::create_xml_from(&pool, &definition, &source, 0)
         .during(format!("copy volume `{}` of pool `{}` to pool `{}`", from.volume, from.pool, m.to.pool));
     is_where_planned(&ours(&pool, &m.to, made)?, &m.to)?;
+    // libvirt cannot be made to stop copying a volume: what came meanwhile is heeded now.
+    watch.heed(m)?;
     // It may have been started and stopped again meanwhile: then the copy is of no one moment.
     if written_at(&source, &from.volume)? != since {
         let why = format!("volume `{}` was written to while it was copied; the machine keeps it", from.volume);

@@ -248,7 +248,7 @@ fn firmware_is_asked_for_where_a_machine_that_has_an_image_moves() {
         let read = async || world.fleet().read().observe(now(), std::time::Duration::from_secs(1)).await;
         let asked = questions(&all, &read().await, false).firmware;
         assert_eq!(asked.keys().collect::<Vec<_>>(), ["b"]);
-        assert_eq!(asked["b"].machine.as_deref(), Some("q35"));
+        assert_eq!(asked["b"].machine.as_deref(), Some("pc-q35-10.0"), "as its definition has it");
         let summary = "move uefi from a to b";
         let verdict = |plan: &Plan| check(plan, summary, Precheck::Firmware).verdict;
         assert_eq!(verdict(&plan_for(&world, &desired(all.clone()), &[]).await), Verdict::Unknown);

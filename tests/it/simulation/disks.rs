@@ -2,18 +2,19 @@
 
 use super::converge::{converge, plan_for, steps};
 use super::scenario::{desired, ground, id, manifest};
-use super::support::paused;
-use drover::action::{Action, DiskPlace, MachineAction};
+use super::support::{Run, paused, reason};
+use drover::action::{Action, DiskPlace, MachineAction, Order};
 use drover::finding::Code;
-use drover::journal::Journal;
-use drover::kind::Resources;
+use drover::journal::{Journal, Outcome};
 use drover::kind::storage_pool::{PoolSource, PoolType};
-use drover::kind::virtual_machine::{Disk, DiskFormat, VirtualMachineSpec};
-use drover::model::Bytes;
+use drover::kind::virtual_machine::{Disk, DiskFormat, PowerState, VirtualMachineSpec};
+use drover::kind::{Resources, orders};
+use drover::model::{Bytes, Rate};
 use drover::observed::OwnedVolume;
 use drover::plan::{Disruption, Effect, Plan};
 use drover::provider::simulator::World;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// One machine with a root disk in a pool, on a host.
 fn wish(host: &str, pool: &str, size: u64) -> Resources {
@@ -143,6 +144,132 @@ fn half_a_copy_is_finished_or_cleared_away() {
             let litter = &world.view("a").unwrap().pools["shared"].volumes;
             assert!(!litter.keys().any(|v| v.ends_with("incoming")), "{litter:?}");
         }
+    });
+}
+
+/// A machine whose disk of 512 MiB takes 64 s to another pool, and the plan that moves it.
+async fn copying() -> (World, Arc<dyn Journal>, Resources, Plan) {
+    let (world, journal) = (world(), journal());
+    let slow = |pool: &str| {
+        let mut all = keeping(wish("a", pool, 512 << 20));
+        all.virtual_machines.get_mut("web").unwrap().spec.disks.as_mut().unwrap()[0].format = Some(DiskFormat::Raw);
+        all.migration_policies.values_mut().for_each(|p| p.spec.bandwidth = Some(Rate(8 << 23)));
+        all
+    };
+    converge(&world, &desired(slow("local")), &journal).await.unwrap();
+    let moves = slow("shared");
+    let plan = plan_for(&world, &desired(moves.clone()), &[]).await;
+    assert_eq!(actions(&plan), ["MoveDisk"], "{}", steps(&plan));
+    (world, journal, moves, plan)
+}
+
+/// Carries a plan out, gives orders after 10 s, and tells how it ended and how long it took.
+async fn told(world: &World, journal: &Arc<dyn Journal>, plan: &Plan, newer: &Resources) -> (Outcome, u64) {
+    let run = Run { journal: journal.clone(), ..Default::default() };
+    let begun = tokio::time::Instant::now();
+    let (given, fleet) = (orders(plan, newer), world.fleet());
+    let later = async {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        run.stop.orders.give(given);
+    };
+    let (report, ()) = tokio::join!(run.go_plan(&fleet, plan), later);
+    let outcome = report.unwrap().outcomes.into_values().next().unwrap();
+    (outcome, begun.elapsed().as_secs())
+}
+
+#[test]
+fn the_copy_of_a_disk_that_is_reverted_in_git_ends_and_nothing_of_it_stays() {
+    paused(async {
+        let (world, journal, moves, plan) = copying().await;
+        let pool = |name: Option<&str>| {
+            let mut all = moves.clone();
+            let disks = all.virtual_machines.get_mut("web").unwrap().spec.disks.as_mut().unwrap();
+            match name {
+                Some(name) => disks[0].pool = Some(name.into()),
+                None => disks.clear(),
+            }
+            all
+        };
+        let mut gone = moves.clone();
+        gone.virtual_machines.clear();
+        assert_eq!(orders(&plan, &gone), [].into(), "no manifest, no word: it goes on");
+        let words = |newer: &Resources| match orders(&plan, newer).into_values().next() {
+            Some(Order::Abort { why }) => why,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(words(&pool(None)), "the manifest does not ask for pool `shared` any more");
+        let back = pool(Some("local"));
+        assert_eq!(words(&back), "the manifest says `local` again");
+
+        let (outcome, seconds) = told(&world, &journal, &plan, &back).await;
+        assert!(reason(&outcome).contains("not wanted any more: the manifest says `local` again"), "{outcome:?}");
+        assert!(seconds < 20, "it took {seconds} s");
+        let shared = &world.view("a").unwrap().pools["shared"].volumes;
+        assert!(shared.is_empty(), "{:?}", shared.keys());
+        let domain = &world.find(id("web"))[0].1;
+        assert!(!domain.live_xml.as_ref().unwrap().contains("<mirror"), "{:?}", domain.live_xml);
+        assert!(plan_for(&world, &desired(back), &[]).await.steps.is_empty());
+    });
+}
+
+#[test]
+fn the_copy_of_a_disk_takes_the_bandwidth_that_its_policy_has_now() {
+    paused(async {
+        let (world, journal, moves, plan) = copying().await;
+        let (outcome, seconds) = told(&world, &journal, &plan, &moves).await;
+        assert!(outcome == Outcome::Done && seconds >= 60, "the same limit: {outcome:?} after {seconds} s");
+
+        let (world, journal, moves, plan) = copying().await;
+        let mut faster = moves;
+        faster.migration_policies.values_mut().for_each(|p| p.spec.bandwidth = None);
+        let (outcome, seconds) = told(&world, &journal, &plan, &faster).await;
+        assert!(outcome == Outcome::Done && seconds < 20, "{outcome:?} after {seconds} s");
+        assert!(plan_for(&world, &desired(faster), &[]).await.steps.is_empty());
+    });
+}
+
+/// A disk that is not in the manifest any more, while a copy of it runs that a dead Drover began: libvirt would not let it
+/// be unplugged.
+#[test]
+fn a_copy_of_a_disk_that_nobody_wants_ends_before_the_disk_goes() {
+    paused(async {
+        let (world, journal, mut all, _) = copying().await;
+        let to =
+            DiskPlace { pool: "shared".into(), volume: "web-root.raw".into(), path: "/srv/images/web-root.raw".into() };
+        assert!(world.leave_half_copy("a", id("web"), "vda", &to));
+        all.virtual_machines.get_mut("web").unwrap().spec.disks = Some(Vec::new());
+        let plan = plan_for(&world, &desired(all.clone()), &[]).await;
+        assert_eq!(actions(&plan)[0], "CancelDiskMove", "{}", steps(&plan));
+        converge(&world, &desired(all.clone()), &journal).await.unwrap();
+        assert!(world.view("a").unwrap().pools["shared"].volumes.is_empty());
+        assert!(
+            world.view("a").unwrap().pools["local"].volumes.contains_key("web-root.raw"),
+            "a volume is never removed"
+        );
+        // Its machine is to be elsewhere, where the new pool does not reach: it moves, and no copy is in its way.
+        let (world, journal, _, _) = copying().await;
+        let mut all = keeping(wish("b", "spare", 512 << 20));
+        let mut spare = all.storage_pools["local"].clone();
+        spare.metadata.name = "spare".into();
+        spare.spec.target = Some("/var/lib/spare".into());
+        all.storage_pools.insert("spare".into(), spare);
+        all.virtual_machines.get_mut("web").unwrap().spec.disks.as_mut().unwrap()[0].format = Some(DiskFormat::Raw);
+        let mut here = all.clone();
+        here.virtual_machines.get_mut("web").unwrap().spec.host = Some("a".into());
+        here.virtual_machines.get_mut("web").unwrap().spec.disks.as_mut().unwrap()[0].pool = Some("local".into());
+        converge(&world, &desired(here), &journal).await.unwrap();
+        let to = DiskPlace {
+            pool: "spare".into(),
+            volume: "web-root.raw".into(),
+            path: "/var/lib/spare/web-root.raw".into(),
+        };
+        assert!(world.leave_half_copy("a", id("web"), "vda", &to));
+        let plan = plan_for(&world, &desired(all.clone()), &[]).await;
+        assert_eq!(actions(&plan), ["CancelDiskMove", "MigrateVirtualMachine"], "{}", steps(&plan));
+        assert!(plan.steps[1].depends_on.contains(&plan.steps[0].id));
+        converge(&world, &desired(all), &journal).await.unwrap();
+        let at = world.find(id("web"));
+        assert!(at.len() == 1 && at[0].0 == "b" && at[0].1.live_xml.as_ref().unwrap().contains("/var/lib/spare/"));
     });
 }
 
@@ -364,6 +491,24 @@ fn what_a_disk_leaves_behind_is_kept_while_somebody_else_may_have_it() {
             assert!(step.why.contains(words), "{}", step.why);
             assert!(m.owner.volumes.iter().any(|v| v.pool == "shared"), "it is still known as the machine's");
         }
+        // An image over it, of a machine that is off and names the overlay only.
+        let (world, journal) = (world(), journal());
+        converge(&world, &desired(wish("a", "shared", 1 << 30)), &journal).await.unwrap();
+        let over = |pool: &str| {
+            let mut all = wish("a", pool, 1 << 30);
+            let mut clone = all.virtual_machines["web"].clone();
+            clone.metadata.name = "clone".into();
+            clone.spec.host = Some("b".into());
+            clone.spec.power_state = PowerState::Stopped;
+            let disk = &mut clone.spec.disks.as_mut().unwrap()[0];
+            (disk.pool, disk.backing_image) = (Some("shared".into()), Some("web-root.qcow2".into()));
+            all.virtual_machines.insert("clone".into(), clone);
+            desired(all)
+        };
+        converge(&world, &over("shared"), &journal).await.unwrap();
+        let plan = plan_for(&world, &over("local"), &[]).await;
+        let step = plan.steps.iter().find(|s| s.action.name() == "MoveDisk").unwrap();
+        assert!(step.why.contains("is an overlay over it"), "{}", step.why);
     });
 }
 

@@ -4,6 +4,7 @@ use super::converge::{converge, plan_for, steps};
 use super::scenario::{Dice, HOSTS, desired, ground};
 use super::support::paused;
 use drover::action::{Action, MachineAction, MigrationWay};
+use drover::finding::Code;
 use drover::journal::{Journal, Memory};
 use drover::kind::host::Maintenance;
 use drover::kind::settings::Rebalance;
@@ -343,6 +344,48 @@ fn an_evacuation_empties_a_host_names_who_cannot_leave_and_ends_with_nothing_to_
         assert!(moves(&plan).iter().all(|(_, _, to)| to == "a"), "{}", steps(&plan));
         assert!(plan.steps.iter().all(|s| s.why.contains("rebalancing")), "{}", plan.steps[0].why);
         assert_eq!(converge(&world, &wanted, &journal).await.unwrap(), 1, "one pass, and then nothing");
+    });
+}
+
+/// A pool that is called shared and is another storage on one host: nothing is placed there, and the reason is named. The
+/// storage's own numbers tell, where no marker can be laid.
+#[test]
+fn no_machine_is_placed_on_a_host_whose_shared_pool_is_another_storage() {
+    paused(async {
+        let world = world([2048; 3]);
+        let mut all = ground();
+        let mut vg = all.storage_pools["shared"].clone();
+        vg.metadata.name = "vg".into();
+        vg.spec = serde_yaml::from_str(
+            "{hosts: [a, b, c], type: logical, source: {name: vg0}, target: /dev/vg0, shared: true}",
+        )
+        .unwrap();
+        all.storage_pools.insert("vg".into(), vg);
+        world.share_path("/dev/vg0");
+        let with = |place: &str| {
+            let mut machine = machine("web", 256, "", place);
+            machine.spec.disks.as_mut().unwrap()[0].pool = Some("vg".into());
+            machine
+        };
+        put(&mut all, with("host: a"));
+        converge(&world, &desired(all.clone()), &journal()).await.unwrap();
+        for (host, numbers) in [("a", ["x", "y"]), ("b", ["z", "u"]), ("c", ["x", "y"])] {
+            world.edit(host, |h| {
+                h.pools.get_mut("vg").unwrap().numbers = numbers.map(str::to_owned).into();
+            });
+        }
+        put(&mut all, with("placement: {hosts: {}}"));
+        maintain(&mut all, "a", Maintenance::Evacuate);
+        let plan = plan_for(&world, &desired(all.clone()), &[]).await;
+        assert_eq!(moves(&plan), [("web".to_owned(), "a".to_owned(), "c".to_owned())], "{}", steps(&plan));
+        let said = plan.findings.iter().find(|f| f.code == Code::NotTheSameStorage).unwrap();
+        assert!(said.message.contains("another storage on `b` than on `a`"), "{}", said.message);
+        assert!(said.hint.as_ref().unwrap().contains("vgs -o vg_uuid vg0"), "{said:?}");
+        maintain(&mut all, "c", Maintenance::Cordon);
+        let plan = plan_for(&world, &desired(all), &[]).await;
+        assert_eq!(moves(&plan), []);
+        let said = plan.findings.iter().find(|f| f.message.contains("another storage in the pool `vg`"));
+        assert!(said.is_some(), "{:#?}", plan.findings);
     });
 }
 

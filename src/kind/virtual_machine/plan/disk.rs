@@ -22,8 +22,8 @@ const COPY_RATE: u64 = 100_000_000;
 #[derive(Default)]
 pub(super) struct DiskMoves {
     moves: Vec<Planned>,
-    /// Copies that run and that nobody wants any more.
-    cancelled: Vec<(Place, DiskPlace)>,
+    /// Drover's own copies that run, by the disk's target.
+    pub under_way: Vec<(String, DiskPlace)>,
     /// Disks that are new, and made when the machine is home again.
     later: Vec<usize>,
     /// The manifest with these disks where they are: what everything else is compared with.
@@ -41,8 +41,6 @@ struct Planned {
     blocks: Vec<Block>,
     /// Hosts that have the new pool as the same storage.
     shared_with: Vec<String>,
-    /// Whether what is at its new place is half a copy of Drover's.
-    marked: bool,
     /// Why the old volume stays, though the policy deletes what is left behind.
     kept: Option<String>,
 }
@@ -76,20 +74,23 @@ impl DiskMoves {
         }
     }
 
-    /// Every copy of Drover's that runs, wanted or not.
-    fn under_way(&self) -> Vec<(Place, DiskPlace)> {
-        let wanted = self.moves.iter().filter_map(|p| {
-            let to = p.to();
-            let is_it = p.marked && p.place.mirror.as_ref()?.path.as_deref() == Some(&to.path);
-            is_it.then(|| (p.place.clone(), to))
-        });
-        self.cancelled.iter().cloned().chain(wanted).collect()
+    /// Copies that run and that the manifest does not ask for.
+    pub fn unwanted(&self) -> impl Iterator<Item = &(String, DiskPlace)> {
+        let is_wanted = |(target, to): &(String, DiskPlace)| {
+            self.moves.iter().any(|p| p.place.target == *target && p.wish.path == to.path)
+        };
+        self.under_way.iter().filter(move |copy| !is_wanted(copy))
     }
 
     /// The manifest that the definition is compared with.
     pub fn manifest<'m>(&'m self, m: &'m Manifest<VirtualMachineSpec>) -> &'m Manifest<VirtualMachineSpec> {
         self.still.as_ref().unwrap_or(m)
     }
+}
+
+/// The limit of a live copy in MiB/s, by the policy's bandwidth.
+pub(super) fn copy_rate(policy: &MigrationPolicySpec) -> Option<u64> {
+    policy.bandwidth.map(|rate| (rate.bytes_per_second() >> 20).max(1))
 }
 
 /// The volume at a path: its pool, its name, and what it is.
@@ -132,6 +133,15 @@ impl Draft<'_> {
         if wishes.iter().all(settled) && !xml.contains("<mirror") {
             return found;
         }
+        found.under_way = domain_xml::mirrors(xml)
+            .into_iter()
+            .filter_map(|(target, path)| {
+                let (pool, volume, _) = volume_at(here.state, &path)?;
+                // What has no marker is somebody else's.
+                let to = DiskPlace { pool: pool.into(), volume: volume.into(), path: path.clone() };
+                is_marked(here.state, pool, volume).then_some((target, to))
+            })
+            .collect();
         let Ok(places) = places(self.m, here.domain, here.state, self.ctx.resources) else { return found };
         for wish in wishes {
             if let Some(Some(place)) = places.get(wish.index) {
@@ -170,14 +180,6 @@ impl Draft<'_> {
             return;
         }
         let marked = is_marked(here.state, &wish.libvirt_pool, &wish.volume);
-        let to_wanted = place.mirror.as_ref().is_some_and(|m| m.path.as_deref() == Some(&wish.path));
-        if let Some(copy) = place.mirror.as_ref().filter(|_| !to_wanted).and_then(|m| m.path.as_deref())
-            && let Some((pool, volume, _)) = volume_at(here.state, copy)
-            && is_marked(here.state, pool, volume)
-        {
-            let to = DiskPlace { pool: pool.into(), volume: volume.into(), path: copy.into() };
-            found.cancelled.push((place.clone(), to));
-        }
         let block = is_block(pool.spec.r#type);
         let shared_with = if pool.spec.shared { pool.spec.hosts.clone() } else { Vec::new() };
         let planned = |from, blocks| Planned {
@@ -186,7 +188,6 @@ impl Draft<'_> {
             block,
             blocks,
             shared_with,
-            marked,
             kept: None,
             wish: wish.clone(),
         };
@@ -341,33 +342,27 @@ impl Draft<'_> {
         None
     }
 
-    /// Drafts the end of every copy that runs: a machine with one cannot move.
-    pub(super) fn end_copies(&self, here: Here<'_>, moves: &DiskMoves, chain: &mut super::Chain, out: &mut Drafts) {
-        for (place, to) in moves.under_way() {
-            let why = "its machine moves to another host first, and cannot while a disk is copied";
-            self.cancel(here, &place, &to, why, chain, out);
-        }
-    }
-
-    fn cancel(
+    /// Drafts the end of copies that run.
+    pub(super) fn end_copies<'c>(
         &self,
         here: Here<'_>,
-        place: &Place,
-        to: &DiskPlace,
+        copies: impl IntoIterator<Item = &'c (String, DiskPlace)>,
         why: &str,
         chain: &mut super::Chain,
         out: &mut Drafts,
     ) {
-        self.note(Operation::Update, out);
-        let (host, target) = (here.host, &place.target);
-        let action = MachineAction::CancelDiskMove {
-            host: host.into(),
-            uuid: here.domain.uuid,
-            target: target.clone(),
-            to: to.clone(),
-        };
-        let summary = format!("abort the copy of disk {target} of {} to pool {} on {host}", self.m.name(), to.pool);
-        chain.push(self.step(action, summary, why), out);
+        for (target, to) in copies {
+            self.note(Operation::Update, out);
+            let host = here.host;
+            let action = MachineAction::CancelDiskMove {
+                host: host.into(),
+                uuid: here.domain.uuid,
+                target: target.clone(),
+                to: to.clone(),
+            };
+            let summary = format!("abort the copy of disk {target} of {} to pool {} on {host}", self.m.name(), to.pool);
+            chain.push(self.step(action, summary, why), out);
+        }
     }
 
     /// The disks of a machine that is elsewhere for a while: they stay where they are, and what its home would not have is
@@ -435,10 +430,6 @@ impl Draft<'_> {
         out: &mut Drafts,
     ) {
         let policy = self.policy();
-        for (place, to) in &moves.cancelled {
-            let why = "an earlier run began it, and the manifest does not ask for it any more";
-            self.cancel(here, place, to, why, chain, out);
-        }
         let mut owner = owner.clone();
         for planned in &moves.moves {
             let step = self.move_one(here, planned, &policy, &mut owner, out);
@@ -485,7 +476,7 @@ impl Draft<'_> {
             block: planned.block,
             format: super::storage::format_name(wish.format).into(),
             delete_source,
-            bandwidth_mib: policy.bandwidth.map(|rate| (rate.bytes_per_second() >> 20).max(1)),
+            bandwidth_mib: copy_rate(policy),
             owner: owner.clone(),
         };
         self.note(Operation::Update, out);

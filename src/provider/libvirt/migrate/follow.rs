@@ -139,7 +139,7 @@ pub(super) async fn follow(
                 let why = format!("{}: {why}", super::NOT_WANTED);
                 order.get_or_insert(Abort { why, first: Instant::now(), last: None });
             }
-            Some(Order::Abort { .. }) | None => {}
+            Some(Order::Abort { .. } | Order::CopyRate(_)) | None => {}
         }
         if let Some(orders) = &orders
             && !in_post_copy
