@@ -6,6 +6,7 @@ use super::history;
 use super::output::Output;
 use super::{bars, fetch};
 use crate::daemon::{DaemonStatus, MoveRun, PassResult, Phase, STATUS_VERSION};
+use crate::finding::Code;
 use crate::journal::Outcome;
 use crate::render::Paint;
 use crate::render::escape::line as terminal;
@@ -156,7 +157,12 @@ fn troubles(out: &mut Output, status: &DaemonStatus) -> io::Result<()> {
         writeln!(out.stdout, "{}", paint.red(&terminal(&label)))?;
         crate::render::text::findings(&mut out.prose(), &invalid.findings, paint)?;
     }
-    let Some(last) = status.last.as_ref().filter(|l| l.summary.result != PassResult::Succeeded) else { return Ok(()) };
+    let Some(last) = &status.last else { return Ok(()) };
+    if last.summary.result == PassResult::Succeeded {
+        // All is done, and something of it deserves a look all the same.
+        let said = last.summary.findings.iter().filter(|f| f.code == Code::AfterMove).cloned();
+        return crate::render::text::findings(&mut out.prose(), &said.collect::<Vec<_>>(), paint);
+    }
     for (step, outcome) in &last.summary.outcomes {
         let (label, text) = match outcome {
             Outcome::Failed { error, .. } => ("failed:", error),

@@ -2,7 +2,7 @@
 
 use super::moves;
 use super::{Checked, PassRequest, PassResult, PassRunner, PassSummary, PassWatch, Phase, Reason, Resting, StopReason};
-use crate::action::Order;
+use crate::action::{Action, MachineAction, Order};
 use crate::execute::{Event, ExecuteError, Report, Stop, recover, under_way};
 use crate::finding::{Code, Finding};
 use crate::journal::{Journal, Outcome, PAST_MOVES};
@@ -32,6 +32,8 @@ pub struct Runner {
     carried_out: Mutex<Option<CarriedOut>>,
     /// The commit of the last pass, however it ended.
     attempted: Mutex<Option<String>>,
+    /// What was said of machines that have moved, and for which commit.
+    notes: Mutex<(String, Vec<Finding>)>,
 }
 
 /// What a pass brought about.
@@ -60,7 +62,14 @@ impl Runner {
             loaded: Mutex::default(),
             carried_out: Mutex::default(),
             attempted: Mutex::default(),
+            notes: Mutex::default(),
         }
+    }
+
+    /// What earlier passes for this commit had to say of machines that have moved.
+    fn notes_of(&self, commit: &str) -> Vec<Finding> {
+        let kept = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.0 == commit { kept.1.clone() } else { Vec::new() }
     }
 
     /// Reads a commit's manifests; the last one read is kept.
@@ -249,10 +258,12 @@ impl PassRunner for Runner {
             ..PlanOptions::default()
         };
         let mut summary = PassSummary { result: PassResult::Succeeded, ..PassSummary::default() };
-        let (mut pending, mut notes) = (BTreeSet::new(), Vec::new());
+        let (mut pending, mut notes) = (BTreeSet::new(), self.notes_of(&request.commit));
         for _ in 0..ROUNDS {
             match self.round(&desired, &options, &watch, &stop).await {
                 Ok((plan, report, said)) => {
+                    // What was said of a machine holds until it has moved again.
+                    notes.retain(|n| !n.resource.as_ref().is_some_and(|r| has_moved(&plan, &report, r)));
                     notes.extend(said);
                     let acted = report.outcomes.values().any(|o| matches!(o, Outcome::Done | Outcome::Refused { .. }));
                     summary.plan_hash = Some(plan.hash.clone());
@@ -275,6 +286,7 @@ impl PassRunner for Runner {
                 }
             }
         }
+        *self.notes.lock().unwrap_or_else(PoisonError::into_inner) = (request.commit.clone(), notes);
         let finished = matches!(summary.result, PassResult::Succeeded | PassResult::Incomplete);
         if finished {
             *self.carried_out.lock().unwrap_or_else(PoisonError::into_inner) = Some(CarriedOut { desired, pending });
@@ -287,6 +299,15 @@ impl PassRunner for Runner {
             .collect();
         summary
     }
+}
+
+/// Whether a report has a move of this resource's that is done.
+fn has_moved(plan: &Plan, report: &Report, resource: &ResourceId) -> bool {
+    plan.steps.iter().any(|s| {
+        s.resource == *resource
+            && matches!(s.action, Action::Machine(MachineAction::MigrateVirtualMachine(_)))
+            && matches!(report.outcomes.get(&s.id), Some(Outcome::Done))
+    })
 }
 
 /// Resources that Git has changed and that are not yet as it says.

@@ -123,7 +123,8 @@ pub struct HostState {
     /// NUMA cells; empty where the host does not tell.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub cells: Vec<CellState>,
-    /// Firmware images that libvirt offers for guests; none where it does not tell.
+    /// Firmware images that libvirt offers for guests. Asked for where a machine that has one is to move there; none where
+    /// it was not, and empty where libvirt does not tell.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub firmware: Option<Vec<String>>,
     /// What Drover found when it tried the migration address; none where it did not.

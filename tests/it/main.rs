@@ -23,3 +23,4 @@ mod rules;
 mod schemas;
 mod simulation;
 mod standin;
+mod vm_procedures;

@@ -1,10 +1,10 @@
 //! What is asked of hosts beyond their reading, because a manifest asks for it: a baseline for `cpu.mode: Baseline`; for a
-//! machine that runs and is to be on another host, for whosever sake, whether its CPU can be had there and how fast its
-//! guest writes to its memory. Pure; asking is the providers' part.
+//! machine that is to be on another host, for whosever sake, whether its firmware can be had there, and if it runs, its CPU,
+//! and how fast its guest writes to its memory. Pure; asking is the providers' part.
 
 use super::survey::{Copy, Located, Survey, Target, locate};
 use super::{PowerState, VirtualMachineSpec, baseline, policy_of_move};
-use crate::domain_xml;
+use crate::domain_xml::{self, Element};
 use crate::kind::Resources;
 use crate::kind::migration_policy::{MigrationPolicySpec, Mode};
 use crate::kind::virtual_machine_migration::{stand_in, wish};
@@ -128,8 +128,18 @@ impl Asker<'_> {
     }
 }
 
-/// What has to be asked before a live move of a domain to another host. Nothing, where it does not run or that host could
-/// not be read, and nothing that was answered already.
+/// For which hypervisor a definition is.
+fn platform(definition: &Element) -> Platform {
+    let text = |value: Option<&str>| value.map(str::to_owned);
+    Platform {
+        arch: text(definition.attribute_at("os/type", "arch")),
+        machine: text(definition.attribute_at("os/type", "machine")),
+        virt_type: text(definition.attribute("type")),
+    }
+}
+
+/// What has to be asked before a move of a domain to another host: about its firmware, and before a live one about its CPU
+/// and its dirty rate. Nothing, where that host could not be read, and nothing that was answered already.
 fn of_move(
     domain: &DomainState,
     from: &str,
@@ -138,25 +148,23 @@ fn of_move(
     observed: &Observed,
     questions: &mut Questions,
 ) {
-    if !domain.is_active()
-        || domain.is_in_migration()
-        || policy.mode == Mode::Offline
-        || !matches!(observed.hosts.get(to), Some(Reading::Present(_)))
+    let Some(Reading::Present(there)) = observed.hosts.get(to) else { return };
+    let xml = domain.live_xml.as_deref().or(domain.persistent_xml.as_deref());
+    let tree = xml.and_then(|xml| domain_xml::parse(xml).ok());
+    if let Some(tree) = &tree
+        && there.firmware.is_none()
+        && tree.text_at("os/loader").is_some_and(|l| l.starts_with('/'))
     {
+        questions.firmware.insert(to.to_owned(), platform(tree));
+    }
+    if !domain.is_active() || domain.is_in_migration() || policy.mode == Mode::Offline {
         return;
     }
-    let tree = domain.live_xml.as_deref().and_then(|xml| domain_xml::parse(xml).ok());
     if let Some(tree) = &tree
         && let Some(cpu) = tree.get("cpu").filter(|cpu| cpu.get("model").is_some())
         && !domain.cpu_at.contains_key(to)
     {
-        let text = |value: Option<&str>| value.map(str::to_owned);
-        let platform = Platform {
-            arch: text(tree.attribute_at("os/type", "arch")),
-            machine: text(tree.attribute_at("os/type", "machine")),
-            virt_type: text(tree.attribute("type")),
-        };
-        let (from, to) = (from.to_owned(), to.to_owned());
+        let (from, to, platform) = (from.to_owned(), to.to_owned(), platform(tree));
         questions.comparisons.push(CompareCpu { uuid: domain.uuid, from, to, platform, cpu: cpu.to_xml() });
     }
     if domain.state == RunState::Running

@@ -90,6 +90,7 @@ pub(super) fn answer(state: &State, host: &str, question: Question) -> Result<An
         }
         Question::Baseline { cpus, expand, .. } => baseline(&cpus, expand).map(Answer::Cpu),
         Question::Compare(_, cpu) => compare(own_cpu(of)?, &cpu).map(Answer::Fit),
+        Question::Firmware(_) => Ok(Answer::Firmware(of.firmware.clone().unwrap_or_default())),
         Question::DirtyRate(wish) => dirty_rate(state, host, &wish).map(Answer::DirtyRate),
     }
 }

@@ -231,3 +231,29 @@ fn what_a_host_does_not_answer_is_not_known() {
         }
     });
 }
+
+/// The images of a host are asked for once, and only where a machine that has one is to be there, running or off.
+#[test]
+fn firmware_is_asked_for_where_a_machine_that_has_an_image_moves() {
+    paused(async {
+        let world = world();
+        let mut all = ground();
+        let loader = "xmlPatches: [{op: add, at: /domain/os, xml: \"<loader type='pflash'>/fw/code.fd</loader>\"}]";
+        machine(&mut all, "uefi", &format!("host: a, powerState: Stopped, {loader}"));
+        machine(&mut all, "bios", "host: a");
+        settle(&world, &all).await;
+        for name in ["uefi", "bios"] {
+            all.virtual_machines.get_mut(name).unwrap().spec.host = Some("b".into());
+        }
+        let read = async || world.fleet().read().observe(now(), std::time::Duration::from_secs(1)).await;
+        let asked = questions(&all, &read().await, false).firmware;
+        assert_eq!(asked.keys().collect::<Vec<_>>(), ["b"]);
+        assert_eq!(asked["b"].machine.as_deref(), Some("pc-q35-10.0"), "as its definition has it");
+        let summary = "move uefi from a to b";
+        let verdict = |plan: &Plan| check(plan, summary, Precheck::Firmware).verdict;
+        assert_eq!(verdict(&plan_for(&world, &desired(all.clone()), &[]).await), Verdict::Unknown);
+        world.edit("b", |h| h.firmware = Some(vec!["/fw/code.fd".into()]));
+        assert_eq!(verdict(&plan_for(&world, &desired(all.clone()), &[]).await), Verdict::Pass);
+        assert!(questions(&all, &read().await, false).firmware.is_empty(), "it is known");
+    });
+}

@@ -230,6 +230,52 @@ fn no_host_is_too_full_and_nobody_too_near_at_any_moment_whatever_order_steps_ru
     }
 }
 
+/// Keeps what it has, takes nothing new: neither by placement nor because a manifest names it.
+#[test]
+fn a_cordoned_host_keeps_its_machines_and_takes_no_new_ones() {
+    paused(async {
+        let world = world([4096, 4096, 4096]);
+        let mut all = ground();
+        put(&mut all, machine("there", 512, "", "placement: {}"));
+        put(&mut all, machine("pinned", 512, "", "host: b"));
+        for host in ["a", "c"] {
+            maintain(&mut all, host, Maintenance::Cordon);
+        }
+        let journal = journal();
+        converge(&world, &desired(all.clone()), &journal).await.unwrap();
+        assert!(places(&world, &all).values().all(|p| p == &["b"]), "{:?}", places(&world, &all));
+
+        // Now `b` is cordoned: who is there stays, also where others have more room, and who is new goes elsewhere.
+        for (host, maintenance) in [("a", Maintenance::None), ("b", Maintenance::Cordon), ("c", Maintenance::None)] {
+            maintain(&mut all, host, maintenance);
+        }
+        for n in 0..4 {
+            put(&mut all, machine(&format!("new-{n}"), 512, "", "placement: {}"));
+        }
+        converge(&world, &desired(all.clone()), &journal).await.unwrap();
+        for (name, hosts) in places(&world, &all) {
+            assert_eq!(hosts == ["b"], !name.starts_with("new-"), "{name} is on {hosts:?}");
+        }
+
+        // A manifest that names the host: one that is new and one that would move there wait, with the way out; nothing
+        // is begun for them.
+        put(&mut all, machine("made-there", 128, "", "host: b"));
+        put(&mut all, machine("new-0", 512, "", "host: b"));
+        let plan = plan_for(&world, &desired(all.clone()), &[]).await;
+        assert_eq!(plan.runnable().count(), 0, "{}", steps(&plan));
+        for name in ["made-there", "new-0"] {
+            let held = plan.steps.iter().filter(|s| s.resource.name == name);
+            let said = held.flat_map(|s| &s.blocked_by).find(|b| b.reason.contains("`b` is in maintenance (Cordon)"));
+            assert!(said.is_some_and(|b| b.way_out.contains("choose another")), "{name}: {}", steps(&plan));
+        }
+        // The end of the cordon lets both in.
+        maintain(&mut all, "b", Maintenance::None);
+        converge(&world, &desired(all.clone()), &journal).await.unwrap();
+        let found = places(&world, &all);
+        assert_eq!((&found["made-there"], &found["new-0"]), (&vec!["b".to_owned()], &vec!["b".to_owned()]));
+    });
+}
+
 #[test]
 fn an_evacuation_empties_a_host_names_who_cannot_leave_and_ends_with_nothing_to_do() {
     paused(async {

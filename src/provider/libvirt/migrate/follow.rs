@@ -163,6 +163,8 @@ pub(super) async fn follow(
                     order.last = abort(from, uuid).await.then(Instant::now);
                 }
             } else if !switched
+                // Before the first pass QEMU has not begun: the destination is made ready, or disks are copied.
+                && passes > 0
                 && wants_switch(orders, elapsed, passes)
                 && tried_switch.is_none_or(|at| at.elapsed() >= TRY_AGAIN)
             {

@@ -30,7 +30,7 @@ const AGAIN: Duration = Duration::from_millis(250);
 /// What is not in order with a machine that has just moved; empty where all is well, or where it does not run.
 pub(super) async fn prove(to: &Host, m: &Migration, before: Option<&DomainState>) -> Vec<Note> {
     // It is not asked before the move: an agent that is silent would hold libvirt's call for ever.
-    let had_agent = before.and_then(|b| b.live_xml.as_deref()).is_some_and(|xml| has_agent(xml));
+    let had_agent = before.and_then(|b| b.live_xml.as_deref()).is_some_and(has_agent);
     let begun = Instant::now();
     let mut flaws = loop {
         match look(to, m.uuid).await {
