@@ -20,6 +20,9 @@ const FIRST_REST: Duration = Duration::from_secs(30);
 /// Longest rest.
 const LONGEST_REST: Duration = Duration::from_secs(15 * 60);
 
+/// How often hosts are asked on for one plan: each time because an answer made another host the right one for a machine.
+const ROUNDS: usize = 8;
+
 /// What the operator gives Drover to work with.
 #[derive(Clone)]
 pub struct Powers {
@@ -143,16 +146,22 @@ impl Engine {
         )
     }
 
-    /// Reads every host, with handles that cannot write.
-    pub async fn observe(&self, resources: &Resources) -> Observed {
-        self.read(&self.readers(resources), resources).await
+    /// Reads every host, with handles that cannot write, and asks what the manifests make it necessary to ask.
+    /// `rebalance`: what [`PlanOptions::rebalance`] will be.
+    pub async fn observe(&self, resources: &Resources, rebalance: bool) -> Observed {
+        self.read(&self.readers(resources), resources, rebalance).await
     }
 
-    /// Reads every host of a fleet, and asks what the manifests make it necessary to ask.
-    async fn read(&self, fleet: &ReadFleet, resources: &Resources) -> Observed {
+    async fn read(&self, fleet: &ReadFleet, resources: &Resources, rebalance: bool) -> Observed {
         let mut observed = fleet.observe(Timestamp::now(), self.powers.observe_deadline).await;
-        let questions = questions(resources, &observed);
-        fleet.ask(questions, &mut observed, self.powers.observe_deadline).await;
+        // An answer can make another host the right one for a machine, of which other things are asked then.
+        for _ in 0..ROUNDS {
+            let questions = questions(resources, &observed, rebalance);
+            if questions.is_empty() {
+                break;
+            }
+            fleet.ask(questions, &mut observed, self.powers.observe_deadline).await;
+        }
         observed
     }
 
@@ -203,7 +212,7 @@ impl Engine {
         events: Events,
         stop: Stop,
     ) -> Result<PassResult, ExecuteError> {
-        let observed = self.read(&self.writers(&desired.resources).read(), &desired.resources).await;
+        let observed = self.read(&self.writers(&desired.resources).read(), &desired.resources, options.rebalance).await;
         let plan = self.plan(desired, &observed, options);
         let report = if plan.runnable().next().is_some() {
             self.carry_out(desired, &plan, journal, events, stop).await?

@@ -76,7 +76,7 @@ pub(super) fn work(
     options.under_way = under_way(&found);
     options.past_moves = journal.past_moves(PAST_MOVES).unwrap_or_default();
     let planned = || {
-        let plan = engine.plan(desired, &engine.observe(desired), options.clone());
+        let plan = engine.plan(desired, &engine.observe_for(desired, &options), options.clone());
         match way.only {
             Some(id) => plan.only(id),
             None => plan,

@@ -29,13 +29,30 @@ pub fn write<'a>(
         match (width, measured) {
             (Some(width), Some(progress)) => {
                 writeln!(out, "  {summary}")?;
-                let bar = (width / 3).clamp(BAR.0, BAR.1);
-                writeln!(out, "    {} {figures}", paint.cyan(&draw(progress, bar)))?;
+                bar(out, progress, width, paint)?;
             }
             _ => writeln!(out, "  {summary}: {figures}")?,
         }
     }
     Ok(())
+}
+
+/// The bar, how much is done, and the time that is left: one below the other for several steps. Further figures stand beside
+/// them where there is room, else below.
+fn bar(out: &mut dyn Write, progress: &Progress, width: usize, paint: Paint) -> io::Result<()> {
+    let drawn = draw(progress, (width / 3).clamp(BAR.0, BAR.1));
+    let done = u128::from(progress::done(progress)) * 100 / u128::from(progress.total.max(1));
+    let left = left(progress).map_or_else(String::new, |left| format!("  {left}"));
+    let amounts = progress::amounts(progress);
+    // The percentage stands beside the bar already.
+    let amounts = amounts.strip_prefix(&format!("{done} % ")).unwrap_or(&amounts);
+    let head = format!("{done:>3} %{left}");
+    let painted = paint.cyan(&drawn);
+    if 4 + drawn.len() + 1 + head.len() + 2 + amounts.len() <= width {
+        return writeln!(out, "    {painted} {head}  {amounts}");
+    }
+    writeln!(out, "    {painted} {head}")?;
+    writeln!(out, "    {amounts}")
 }
 
 /// `[=====>     ]`.
@@ -47,13 +64,21 @@ fn draw(progress: &Progress, width: usize) -> String {
     format!("[{}{head}{}]", "=".repeat(filled), " ".repeat((width - filled).saturating_sub(head.len())))
 }
 
-/// What is known of it, with the time that is left at the present rate and the phase.
+/// The time that is left at the present rate.
+fn left(progress: &Progress) -> Option<String> {
+    if progress.rate == 0 || progress.remaining == 0 {
+        return None;
+    }
+    #[expect(clippy::cast_precision_loss, reason = "an estimate in seconds")]
+    let left = progress.remaining as f64 / progress.rate as f64;
+    Some(format!("about {} left", seconds(left)))
+}
+
+/// What is known of it, with the time that is left and the phase.
 fn figures(progress: &Progress) -> String {
     let mut text = progress::amounts(progress);
-    if progress.rate > 0 && progress.remaining > 0 {
-        #[expect(clippy::cast_precision_loss, reason = "an estimate in seconds")]
-        let left = progress.remaining as f64 / progress.rate as f64;
-        text = format!("{text}, about {} left", seconds(left));
+    if let Some(left) = left(progress) {
+        text = format!("{text}, {left}");
     }
     // Left out by `amounts`, because most of the time it is this one.
     if progress.phase == "copying memory" {
@@ -97,11 +122,21 @@ mod tests {
         let text = shown(Some(half_way()), Some(60));
         assert_eq!(
             text,
-            "  live-migrate web-1 from kvm-a to kvm-b\n    [==========>         ] 50 % 256 MiB of 512 MiB, \
-             128 MiB/s, pass 2, about 2.0 s left, copying memory\n"
+            "  live-migrate web-1 from kvm-a to kvm-b\n    [==========>         ]  50 %  about 2.0 s left\n    \
+             256 MiB of 512 MiB, 128 MiB/s, pass 2\n"
+        );
+        let wide = shown(Some(half_way()), Some(120));
+        let bar = "[====================>                   ]";
+        assert_eq!(
+            wide.lines().nth(1),
+            Some(&*format!("    {bar}  50 %  about 2.0 s left  256 MiB of 512 MiB, 128 MiB/s, pass 2"))
         );
         let done = Progress { remaining: 0, ..half_way() };
-        assert!(shown(Some(done), Some(60)).contains("[====================] 100 %"));
+        assert!(shown(Some(done), Some(60)).contains("[====================] 100 %\n"));
+        // No line is broken, however narrow the terminal is.
+        for width in [60, 80, 100, 120] {
+            assert!(shown(Some(half_way()), Some(width)).lines().all(|l| l.len() <= width), "{width}");
+        }
     }
 
     #[test]

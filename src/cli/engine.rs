@@ -149,7 +149,12 @@ impl Engine {
 
     /// Reads every host, with handles that cannot write.
     pub fn observe(&self, desired: &Desired) -> Observed {
-        self.block_on(self.inner.observe(&desired.resources))
+        self.observe_for(desired, &PlanOptions::default())
+    }
+
+    /// Reads every host for a plan with these options.
+    pub fn observe_for(&self, desired: &Desired, options: &PlanOptions) -> Observed {
+        self.block_on(self.inner.observe(&desired.resources, options.rebalance))
     }
 
     /// Asks hosts that were read for more.

@@ -92,3 +92,12 @@ impl Output {
         }
     }
 }
+
+#[cfg(test)]
+impl Output {
+    /// Outputs of which a test reads the first: a terminal of this width, or none.
+    pub fn into(stdout: Box<dyn Write>, width: Option<usize>) -> Self {
+        let no = Paint(false);
+        Self { stdout, paint: no, err_paint: no, bars: false, width, err_width: width }
+    }
+}

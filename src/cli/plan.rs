@@ -23,9 +23,9 @@ pub fn run(args: &PlanArgs, global: &Global, out: &mut Output) -> Result<Exit, C
     let config = settings::load(global, None)?;
     settings::log(&config, true)?;
     let Some((head, base)) = desired(args, &config, out)? else { return Ok(Exit::Invalid) };
-    let observed = observed(args, &config, &head)?;
     let past_moves = past_moves(&config);
     let options = PlanOptions { past_moves: past_moves.clone(), ..engine::options(&args.adopt, &head)? };
+    let observed = observed(args, &config, &head, &options)?;
     let mut plan = engine::plan(&head, &observed, options);
     if let Some(base) = base {
         let mut options = PlanOptions { past_moves, ..engine::options(&args.adopt, &head)? };
@@ -80,10 +80,10 @@ fn past_moves(config: &Config) -> BTreeMap<Uuid, Vec<PastMove>> {
     })
 }
 
-fn observed(args: &PlanArgs, config: &Config, desired: &Desired) -> Result<Observed, CliError> {
+fn observed(args: &PlanArgs, config: &Config, desired: &Desired, options: &PlanOptions) -> Result<Observed, CliError> {
     match &args.observed {
         Some(path) => engine::read_observed(path),
-        None => Ok(Engine::new(config)?.observe(desired)),
+        None => Ok(Engine::new(config)?.observe_for(desired, options)),
     }
 }
 

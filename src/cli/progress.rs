@@ -162,8 +162,9 @@ impl State {
                 self.told.insert(step.clone(), (now, (pause * 2).clamp(BETWEEN_LINES, LONGEST_PAUSE)));
                 Some(format!("{} {}: {}", counted(self), self.label(step), amounts(progress)))
             }
-            Event::Noted { step, text } => {
-                Some(format!("{} {}: note: {}", counted(self), self.label(step), terminal(text)))
+            Event::Noted { step, text, hint } => {
+                let label = self.label(step);
+                Some(format!("{} {label}: note: {} ({})", counted(self), terminal(text), terminal(hint)))
             }
             Event::Retrying { step, error, after } => Some(format!(
                 "{} {}: {}; again in {}",
@@ -190,7 +191,7 @@ impl State {
     }
 }
 
-fn done(progress: &crate::observed::Progress) -> u64 {
+pub fn done(progress: &crate::observed::Progress) -> u64 {
     // A guest that writes makes the total grow; what is left is what counts.
     progress.total.saturating_sub(progress.remaining)
 }

@@ -26,6 +26,7 @@ mod events;
 mod lock;
 mod look;
 mod metrics;
+mod moves;
 mod passes;
 mod report;
 mod runner;
@@ -37,6 +38,7 @@ mod watch;
 
 pub use lock::{FollowLock, LockError, StateLock};
 pub use metrics::Metrics;
+pub use moves::{MACHINES, MachineMove, MoveRun};
 pub use report::{PassWatch, StopReason};
 pub use runner::Runner;
 pub use signals::{Signal, listen};

@@ -1,6 +1,7 @@
 //! How a pass tells what it does: to the status, to the metrics, and to whoever asks for its plan.
 
 use super::Metrics;
+use super::moves::MoveRun;
 use super::status::{DaemonStatus, Phase, ResourceStates};
 use crate::execute::Event;
 use crate::observed::{Observed, Reading};
@@ -10,6 +11,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch as channel;
 use tokio::time::Instant;
+
+/// The name of the action that moves a machine.
+const MOVE: &str = "MigrateVirtualMachine";
 
 /// How a pass tells what it does.
 #[derive(Clone)]
@@ -89,15 +93,28 @@ impl PassWatch {
         self.plan.send_replace(Some(plan));
     }
 
+    /// What migrations have done so far, by the journal.
+    pub fn ran(&self, runs: &BTreeMap<String, MoveRun>) {
+        self.status.send_modify(|s| s.resources.ran(runs));
+    }
+
     /// What happens to a step.
     pub fn event(&self, event: &Event) {
-        self.status.send_modify(|s| s.step(event, Timestamp::now()));
-        let action = match event {
-            Event::Finished { step, .. } => {
-                self.actions.lock().unwrap_or_else(PoisonError::into_inner).get(step).copied()
-            }
+        let of = |step: &String| self.actions.lock().unwrap_or_else(PoisonError::into_inner).get(step).copied();
+        let begun = match event {
+            Event::Started { step, .. } => of(step),
             _ => None,
         };
+        let action = match event {
+            Event::Finished { step, .. } => of(step),
+            _ => None,
+        };
+        self.status.send_modify(|s| {
+            if begun.or(action) == Some(MOVE) {
+                s.count_move(event);
+            }
+            s.step(event, Timestamp::now());
+        });
         self.metrics.step(event, action);
     }
 

@@ -1,7 +1,8 @@
 //! The daemon's passes: a commit of the mirror, loaded, observed, planned, carried out, until nothing is left to do.
 
+use super::moves;
 use super::{Checked, PassRequest, PassResult, PassRunner, PassSummary, PassWatch, Phase, Reason, Resting, StopReason};
-use crate::action::Order;
+use crate::action::{Action, MachineAction, Order};
 use crate::execute::{Event, ExecuteError, Report, Stop, recover, under_way};
 use crate::finding::{Code, Finding};
 use crate::journal::{Journal, Outcome, PAST_MOVES};
@@ -31,6 +32,8 @@ pub struct Runner {
     carried_out: Mutex<Option<CarriedOut>>,
     /// The commit of the last pass, however it ended.
     attempted: Mutex<Option<String>>,
+    /// What was said of machines that have moved, and for which commit.
+    notes: Mutex<(String, Vec<Finding>)>,
 }
 
 /// What a pass brought about.
@@ -59,7 +62,14 @@ impl Runner {
             loaded: Mutex::default(),
             carried_out: Mutex::default(),
             attempted: Mutex::default(),
+            notes: Mutex::default(),
         }
+    }
+
+    /// What earlier passes for this commit had to say of machines that have moved.
+    fn notes_of(&self, commit: &str) -> Vec<Finding> {
+        let kept = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.0 == commit { kept.1.clone() } else { Vec::new() }
     }
 
     /// Reads a commit's manifests; the last one read is kept.
@@ -136,6 +146,17 @@ impl Runner {
         }
     }
 
+    /// Tells what migrations have done, by the journal. Only shown: that it cannot be read stops nothing.
+    async fn tell_runs(&self, watch: &PassWatch) {
+        let journal = self.journal.clone();
+        let read = tokio::task::spawn_blocking(move || journal.moves()).await;
+        match read {
+            Ok(Ok(records)) => watch.ran(&moves::runs(records)),
+            Ok(Err(error)) => tracing::debug!(%error, "what migrations did could not be read"),
+            Err(error) => tracing::debug!(%error, "what migrations did was not read"),
+        }
+    }
+
     /// One round: observe, plan, carry out. Gives the plan and what was done.
     async fn round(
         &self,
@@ -153,7 +174,7 @@ impl Runner {
             tracing::info!(step = one.record.step.id, found = ?one.found, "an earlier run was cut off: {}", one.record.step.summary);
         }
         watch.phase(Phase::Observing);
-        let observed = self.engine.observe(&desired.resources).await;
+        let observed = self.engine.observe(&desired.resources, false).await;
         watch.observed(&observed);
         watch.phase(Phase::Planning);
         // Thousands of machines are more than a moment's work.
@@ -168,6 +189,7 @@ impl Runner {
         .await;
         let plan = Arc::new(plan.map_err(|e| ExecuteError::Plan(format!("planning ended: {e}")))?);
         watch.planned(plan.clone());
+        self.tell_runs(watch).await;
         if plan.runnable().next().is_none() || stop.drain.is_cancelled() {
             return Ok((plan, Report::default(), Vec::new()));
         }
@@ -183,14 +205,15 @@ impl Runner {
         let jot = notes.clone();
         let events: Events = Arc::new(move |event| {
             log(&event);
-            if let Event::Noted { step, text } = &event {
-                let mut finding = Finding::new(Code::AfterMove, text.clone());
+            if let Event::Noted { step, text, hint } = &event {
+                let mut finding = Finding::new(Code::AfterMove, text.clone()).hint(hint.clone());
                 finding.resource = of.steps.iter().find(|s| s.id == *step).map(|s| s.resource.clone());
                 jot.lock().unwrap_or_else(PoisonError::into_inner).push(finding);
             }
             teller.event(&event);
         });
         let report = self.engine.carry_out(desired, &plan, self.journal.clone(), events, stop.clone()).await?;
+        self.tell_runs(watch).await;
         let notes = std::mem::take(&mut *notes.lock().unwrap_or_else(PoisonError::into_inner));
         Ok((plan, report, notes))
     }
@@ -235,10 +258,12 @@ impl PassRunner for Runner {
             ..PlanOptions::default()
         };
         let mut summary = PassSummary { result: PassResult::Succeeded, ..PassSummary::default() };
-        let (mut pending, mut notes) = (BTreeSet::new(), Vec::new());
+        let (mut pending, mut notes) = (BTreeSet::new(), self.notes_of(&request.commit));
         for _ in 0..ROUNDS {
             match self.round(&desired, &options, &watch, &stop).await {
                 Ok((plan, report, said)) => {
+                    // What was said of a machine holds until it has moved again.
+                    notes.retain(|n| !n.resource.as_ref().is_some_and(|r| has_moved(&plan, &report, r)));
                     notes.extend(said);
                     let acted = report.outcomes.values().any(|o| matches!(o, Outcome::Done | Outcome::Refused { .. }));
                     summary.plan_hash = Some(plan.hash.clone());
@@ -261,6 +286,7 @@ impl PassRunner for Runner {
                 }
             }
         }
+        *self.notes.lock().unwrap_or_else(PoisonError::into_inner) = (request.commit.clone(), notes);
         let finished = matches!(summary.result, PassResult::Succeeded | PassResult::Incomplete);
         if finished {
             *self.carried_out.lock().unwrap_or_else(PoisonError::into_inner) = Some(CarriedOut { desired, pending });
@@ -273,6 +299,15 @@ impl PassRunner for Runner {
             .collect();
         summary
     }
+}
+
+/// Whether a report has a move of this resource's that is done.
+fn has_moved(plan: &Plan, report: &Report, resource: &ResourceId) -> bool {
+    plan.steps.iter().any(|s| {
+        s.resource == *resource
+            && matches!(s.action, Action::Machine(MachineAction::MigrateVirtualMachine(_)))
+            && matches!(report.outcomes.get(&s.id), Some(Outcome::Done))
+    })
 }
 
 /// Resources that Git has changed and that are not yet as it says.
@@ -318,7 +353,7 @@ fn judge(plan: &Plan, report: &Report, watch: &PassWatch) -> PassResult {
 fn log(event: &Event) {
     match event {
         Event::Started { step, resource, summary } => tracing::info!(step, %resource, "{summary}"),
-        Event::Noted { step, text } => tracing::warn!(step, "{text}"),
+        Event::Noted { step, text, hint } => tracing::warn!(step, hint, "{text}"),
         Event::Retrying { step, error, after } => {
             tracing::warn!(step, error, after_seconds = after.as_secs_f64(), "a step is tried again");
         }

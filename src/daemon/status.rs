@@ -1,5 +1,6 @@
 //! What the daemon is doing, as one plain value: published on a watch channel, served by http, shown by the CLI.
 
+use super::moves::MoveRun;
 use crate::execute::Event;
 use crate::finding::Finding;
 use crate::journal::Outcome;
@@ -91,9 +92,19 @@ pub struct ResourceStatus {
     /// How far it is, of a resource that moves machines: those are named also when nothing is left to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub moves: Option<MoveCounts>,
+    /// How its last run went, of a resource that moves machines and has moved one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<MoveRun>,
 }
 
 impl ResourceStates {
+    /// Notes how the last runs went of those that move machines.
+    pub(super) fn ran(&mut self, runs: &BTreeMap<String, MoveRun>) {
+        for one in self.notable.iter_mut().filter(|one| one.moves.is_some()) {
+            one.run = runs.get(&one.resource.to_string()).cloned();
+        }
+    }
+
     /// Counts what a plan found.
     pub(super) fn of(plan: &Plan) -> Self {
         let mut states = Self::default();
@@ -111,7 +122,7 @@ impl ResourceStates {
                 let (resource, sync, health) = (report.id(), report.sync, report.health);
                 let held_back = held.get(&resource).map(|b| format!("{}; {}", b.reason, b.way_out));
                 let moves = report.moves;
-                states.notable.push(ResourceStatus { resource, sync, health, held_back, moves });
+                states.notable.push(ResourceStatus { resource, sync, health, held_back, moves, run: None });
             }
         }
         states
@@ -366,6 +377,35 @@ impl DaemonStatus {
         }
     }
 
+    /// Counts a move that begins or ends at the resource for whose sake it is made. Before [`DaemonStatus::step`].
+    pub(super) fn count_move(&mut self, event: &Event) {
+        let resource = match event {
+            Event::Started { resource, .. } => Some(resource),
+            Event::Finished { step, .. } => {
+                self.current.as_ref().and_then(|pass| pass.steps.get(step)).map(|s| &s.resource)
+            }
+            _ => None,
+        };
+        let Some(resource) = resource else { return };
+        let one = self.resources.notable.iter_mut().find(|one| one.resource == *resource);
+        let Some(counts) = one.and_then(|one| one.moves.as_mut()) else { return };
+        match event {
+            Event::Started { .. } if counts.waiting > 0 => {
+                counts.waiting -= 1;
+                counts.moving += 1;
+            }
+            Event::Finished { outcome, .. } if counts.moving > 0 => {
+                counts.moving -= 1;
+                match outcome {
+                    Outcome::Done | Outcome::AlreadyDone => counts.moved += 1,
+                    Outcome::Failed { .. } | Outcome::Refused { .. } => counts.failed += 1,
+                    Outcome::Interrupted | Outcome::Skipped { .. } => counts.waiting += 1,
+                }
+            }
+            _ => {}
+        }
+    }
+
     /// Takes over what happened to a step of the current pass.
     pub(super) fn step(&mut self, event: &Event, now: Timestamp) {
         let Some(pass) = &mut self.current else { return };
@@ -451,5 +491,48 @@ mod tests {
         status.step(&Event::Finished { step: "s".into(), outcome: Outcome::Done, took }, now);
         let pass = status.current.unwrap();
         assert!(pass.steps.is_empty() && pass.steps_done == 1 && pass.steps_failed == 0);
+    }
+
+    #[test]
+    fn moves_are_counted_while_they_run() {
+        let resource = ResourceId::new("VirtualMachineMigration".into(), "trip");
+        let counts = MoveCounts { total: 3, waiting: 3, ..MoveCounts::default() };
+        let mut status = DaemonStatus {
+            current: Some(CurrentPass {
+                commit: "c".into(),
+                reason: Reason::Commit,
+                drift_only: false,
+                began_at: Timestamp::UNIX_EPOCH,
+                steps: BTreeMap::new(),
+                steps_done: 0,
+                steps_failed: 0,
+                steps_total: 3,
+            }),
+            ..DaemonStatus::default()
+        };
+        status.resources.notable.push(ResourceStatus {
+            resource: resource.clone(),
+            sync: Sync::OutOfSync,
+            health: Health::Progressing,
+            held_back: None,
+            moves: Some(counts),
+            run: None,
+        });
+        let mut tell = |event: Event| {
+            status.count_move(&event);
+            status.step(&event, Timestamp::UNIX_EPOCH);
+            status.resources.notable[0].moves.unwrap().words()
+        };
+        let began = |step: &str| Event::Started { step: step.into(), resource: resource.clone(), summary: step.into() };
+        let took = std::time::Duration::ZERO;
+        let ended = |step: &str, outcome| Event::Finished { step: step.into(), outcome, took };
+        tell(began("a"));
+        assert_eq!(tell(began("b")), "0 of 3 moved, 2 moving, 1 waiting");
+        assert_eq!(tell(ended("a", Outcome::Done)), "1 of 3 moved, 1 moving, 1 waiting");
+        let failed = Outcome::Failed { error: "no".into(), transient: false };
+        assert_eq!(tell(ended("b", failed)), "1 of 3 moved, 1 waiting, 1 failed");
+        // What was never begun changes nothing.
+        let skipped = Outcome::Skipped { reason: "b failed".into() };
+        assert_eq!(tell(ended("c", skipped)), "1 of 3 moved, 1 waiting, 1 failed");
     }
 }

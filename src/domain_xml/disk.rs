@@ -33,6 +33,14 @@ pub fn mirror_of_disk(domain: &Element, target: &str) -> Option<Mirror> {
     Some(Mirror { path, ready: mirror.attribute("ready") == Some("yes") })
 }
 
+/// The copies that are being made of a machine's disks: target and path of each.
+pub fn mirrors(xml: &str) -> Vec<(String, String)> {
+    let Ok(root) = tree::parse(xml) else { return Vec::new() };
+    let targets = root.get("devices").into_iter().flat_map(|d| d.all("disk"));
+    let targets = targets.filter_map(|d| d.attribute_at("target", "dev"));
+    targets.filter_map(|t| Some((t.to_owned(), mirror_of_disk(&root, t)?.path?))).collect()
+}
+
 /// A definition in which the disk with a target is at another path. `None` where there is no such disk.
 ///
 /// # Errors
@@ -52,12 +60,15 @@ pub fn with_disk_at(
     else {
         return Ok(None);
     };
+    // Who may open it is the same at the new place.
+    let labels: Vec<Element> = disk.get("source").into_iter().flat_map(|s| s.all("seclabel")).cloned().collect();
     for child in ["source", "backingStore", "mirror"] {
         disk.remove(child);
     }
     disk.set("type", kind);
     disk.ensure("driver").set("type", format);
-    disk.children.push(Node::Element(Element::new("source").with(attribute, path)));
+    let source = labels.into_iter().fold(Element::new("source").with(attribute, path), Element::child);
+    disk.children.push(Node::Element(source));
     Ok(Some(root.to_xml()))
 }
 
@@ -66,7 +77,7 @@ mod tests {
     use super::*;
 
     const XML: &str = "<domain><name>x</name><devices><disk type='file' device='disk'>
-        <driver name='qemu' type='raw' cache='none'/><source file='/a' index='1'/><backingStore type='file'><source file='/base'/></backingStore>
+        <driver name='qemu' type='raw' cache='none'/><source file='/a' index='1'><seclabel model='dac' relabel='no'/></source><backingStore type='file'><source file='/base'/></backingStore>
         <mirror type='file' job='copy' ready='yes'><format type='qcow2'/><source file='/b'/></mirror>
         <target dev='vda' bus='virtio'/><alias name='ua-root'/></disk>
         <disk type='block'><source dev='/dev/vg/c'/><target dev='vdb'/></disk></devices></domain>";
@@ -79,6 +90,7 @@ mod tests {
         assert_eq!(path_of_disk(&root, "vdc"), None);
         assert_eq!(mirror_of_disk(&root, "vda"), Some(Mirror { path: Some("/b".into()), ready: true }));
         assert_eq!(mirror_of_disk(&root, "vdb"), None);
+        assert_eq!(mirrors(XML), [("vda".to_owned(), "/b".to_owned())]);
     }
 
     #[test]
@@ -91,6 +103,7 @@ mod tests {
         assert_eq!(disk.attribute_at("driver", "type"), Some("qcow2"));
         assert_eq!(disk.attribute_at("driver", "cache"), Some("none"));
         assert_eq!(disk.attribute_at("alias", "name"), Some("ua-root"));
+        assert_eq!(disk.get("source").unwrap().attribute_at("seclabel", "relabel"), Some("no"));
         assert!(disk.get("mirror").is_none() && disk.get("backingStore").is_none());
         assert_eq!(path_of_disk(&root, "vdb"), Some("/dev/vg/c"), "the others stay");
         assert_eq!(with_disk_at(XML, "vdz", "/x", false, "raw").unwrap(), None);

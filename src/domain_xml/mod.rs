@@ -17,7 +17,7 @@ pub use apply::{apply, digest};
 pub(crate) use apply::{apply_one, declare_qemu};
 pub use contain::{Equivalence, Gap, GapKind, bytes, contains, machine_equal};
 pub use cpu::{GuestCpu, cpu_of, guest_cpu};
-pub use disk::{Mirror, mirror_of_disk, path_of_disk, with_disk_at};
+pub use disk::{Mirror, mirror_of_disk, mirrors, path_of_disk, with_disk_at};
 pub use edit::{Edit, EditError};
 pub use facts::{LocalDisk, disk_target, local_disks, machine_type, memory_bytes, networks};
 pub(crate) use moves::moves_index;

@@ -57,6 +57,8 @@ pub enum Event {
         step: String,
         /// What.
         text: String,
+        /// What to do about it.
+        hint: String,
     },
     /// A step failed and will be tried again.
     Retrying {

@@ -6,7 +6,7 @@ use crate::journal::{Journal, JournalError, Outcome};
 use crate::observed::Progress;
 use crate::plan::precopy::{self, Measured, PastMove};
 use crate::plan::{Interruption, Step};
-use crate::provider::{ActError, Actor, Look, StepCtx};
+use crate::provider::{ActError, Actor, Look, Note, StepCtx};
 use backon::{BackoffBuilder, ExponentialBuilder};
 use jiff::Timestamp;
 use std::future::Future;
@@ -66,6 +66,11 @@ pub(super) fn act_deadline(step: &Step, limits: &ExecuteLimits) -> Duration {
             Duration::from_millis(*timeout_millis) + SHUTDOWN_MARGIN
         }
         Action::Machine(MachineAction::AwaitMigration { .. }) => limits.step_deadline.max(FOLLOW),
+        // Twice what its limit takes: that bounds the average, and there are pauses.
+        Action::Machine(MachineAction::MoveDisk(m)) => {
+            let rate = m.bandwidth_mib.map_or(SLOWEST_RATE, |mib| (mib << 20).clamp(1, 2 * SLOWEST_RATE) / 2).max(1);
+            limits.step_deadline + Duration::from_secs(step.estimate.bytes / rate)
+        }
         Action::Machine(_) => limits.step_deadline + Duration::from_secs(step.estimate.bytes / SLOWEST_RATE),
     }
 }
@@ -159,7 +164,7 @@ impl Runner {
                 events(Event::Progress { step: step.clone(), progress });
             }),
             orders: self.stop.orders.of(&self.step.id),
-            note: Arc::new(move |text| jot(Event::Noted { step: noted.clone(), text })),
+            note: Arc::new(move |Note { text, hint }| jot(Event::Noted { step: noted.clone(), text, hint })),
         }
     }
 

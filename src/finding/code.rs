@@ -100,7 +100,7 @@ codes! {
     D0611 Error Pinning: "A machine is pinned to CPUs or NUMA nodes that the destination does not have.",
     D0612 Error HugePagesMissing: "The destination has too few free huge pages.",
     D0613 Error NoMemory: "The destination has too little free memory.",
-    D0614 Warning TooFewCpus: "The destination has fewer CPUs than the machine.",
+    D0614 Warning TooFewCpus: "The destination has fewer CPUs than the machine, or too few for all virtual CPUs in use there.",
     D0615 Error DiskNotShared: "A disk is neither on storage that both hosts share nor copied.",
     D0616 Error NotTheSameStorage: "What the manifests call shared storage is not the same on both hosts.",
     D0617 Error NoStorageRoom: "The destination has too little room for a disk that is copied.",

@@ -123,3 +123,48 @@ pub fn what_a_move_was_stands_beside_what_was_predicted(journal: &dyn Journal) {
     assert_eq!(past[&web], [figures(3.0), figures(2.0)], "newest first");
     assert_eq!(journal.history(1).unwrap()[0].steps[1].figures, Some(figures(3.0)));
 }
+
+pub fn moves_of_a_migration_are_kept_with_its_revision(journal: &dyn Journal) {
+    use crate::action::{Migration, MigrationWay};
+    use crate::observed::MoveMark;
+    let step = |machine: &str, revision: Option<&str>| {
+        let mark = revision.map(|revision| MoveMark {
+            fleet: "f".into(),
+            migration: "trip".into(),
+            revision: revision.into(),
+            from: "kvm-a".into(),
+            to: "kvm-b".into(),
+            temporary: false,
+            done: false,
+        });
+        let uuid = uuid::Uuid::from_u128(9);
+        let m = Migration::new(uuid, machine, ["kvm-a", "kvm-b"], MigrationWay::Live, "sim:kvm-b".into());
+        Step {
+            action: Action::Machine(MachineAction::MigrateVirtualMachine(Box::new(Migration { mark, ..m }))),
+            resource: ResourceId::new(KindName::new("VirtualMachineMigration"), "trip"),
+            ..self::step(machine)
+        }
+    };
+    assert!(journal.moves().unwrap().is_empty());
+    let steps = vec![step("web-1", Some("r1")), step("web-2", Some("r1")), step("db", None), self::step("x")];
+    let pass = journal.begin(&plan(steps.clone()), at(1)).unwrap();
+    for (n, step) in (2..).zip(&steps) {
+        journal.started(pass, step, at(n)).unwrap();
+    }
+    let failed = Outcome::Failed { error: "no link".into(), transient: true };
+    journal.finished(pass, "web-1", &failed, at(8)).unwrap();
+    journal.finished(pass, "db", &Outcome::Done, at(8)).unwrap();
+    let again = journal.begin(&plan(vec![step("web-1", Some("r2"))]), at(9)).unwrap();
+    journal.started(again, &step("web-1", Some("r2")), at(10)).unwrap();
+    journal.finished(again, "web-1", &Outcome::Done, at(11)).unwrap();
+    let moves = journal.moves().unwrap();
+    let told: Vec<_> = moves.iter().map(|m| (m.machine.as_str(), m.revision.as_str(), m.outcome.clone())).collect();
+    let done = Some(Outcome::Done);
+    assert_eq!(told, [("web-1", "r2", done), ("web-2", "r1", None), ("web-1", "r1", Some(failed))], "newest first");
+    let first = &moves[2];
+    assert_eq!(
+        (first.from.as_str(), first.to.as_str(), first.resource.as_str()),
+        ("kvm-a", "kvm-b", "VirtualMachineMigration/trip")
+    );
+    assert_eq!((first.started_at, first.finished_at, first.commit.as_deref()), (at(2), Some(at(8)), Some("c0ffee")));
+}

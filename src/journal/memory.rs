@@ -1,6 +1,6 @@
 //! A journal that is gone with the process: for one-off runs without a state folder, and for tests.
 
-use super::{InDoubt, Journal, JournalError, Outcome, PassRecord, StepRecord};
+use super::{Errand, InDoubt, Journal, JournalError, MoveRecord, Outcome, PassRecord, StepRecord};
 use crate::plan::precopy::PastMove;
 use crate::plan::{Plan, Step};
 use jiff::Timestamp;
@@ -33,6 +33,7 @@ struct Entry {
     started: Option<(Timestamp, Option<Step>)>,
     ended: Option<(Timestamp, Outcome)>,
     figures: Option<(Uuid, PastMove)>,
+    errand: Option<Errand>,
 }
 
 impl Entry {
@@ -45,6 +46,7 @@ impl Entry {
             started: None,
             ended: None,
             figures: None,
+            errand: None,
         }
     }
 
@@ -108,6 +110,7 @@ impl Journal for Memory {
         let position = pass.steps.len();
         let entry = pass.steps.entry(step.id.clone()).or_insert_with(|| Entry::new(position, step));
         entry.started = Some((now, Some(step.clone())));
+        entry.errand = Errand::of(step);
         entry.ended = None;
         Ok(())
     }
@@ -166,6 +169,31 @@ impl Journal for Memory {
         Ok(found)
     }
 
+    fn moves(&self) -> Result<Vec<MoveRecord>, JournalError> {
+        let mut found = Vec::new();
+        for pass in self.passes().values().rev() {
+            let mut moves: Vec<MoveRecord> = Vec::new();
+            for entry in pass.steps.values() {
+                let (Some(errand), Some((started_at, _))) = (&entry.errand, &entry.started) else { continue };
+                let Errand { machine, from, to, revision } = errand.clone();
+                moves.push(MoveRecord {
+                    commit: pass.commit.clone(),
+                    resource: entry.resource.clone(),
+                    machine,
+                    from,
+                    to,
+                    revision,
+                    started_at: *started_at,
+                    finished_at: entry.ended.as_ref().map(|e| e.0),
+                    outcome: entry.ended.as_ref().map(|e| e.1.clone()),
+                });
+            }
+            moves.sort_by(|a, b| b.started_at.cmp(&a.started_at).then_with(|| a.machine.cmp(&b.machine)));
+            found.extend(moves);
+        }
+        Ok(found)
+    }
+
     fn history(&self, limit: usize) -> Result<Vec<PassRecord>, JournalError> {
         let passes = self.passes();
         let record = |(number, pass): (&i64, &Pass)| {
@@ -211,5 +239,6 @@ mod tests {
         contract::a_new_attempt_takes_the_place_of_the_old_one(&Memory::new());
         contract::history_tells_what_was_judged(&Memory::new());
         contract::what_a_move_was_stands_beside_what_was_predicted(&Memory::new());
+        contract::moves_of_a_migration_are_kept_with_its_revision(&Memory::new());
     }
 }

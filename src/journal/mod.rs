@@ -16,6 +16,7 @@ mod sqlite;
 pub use memory::Memory;
 pub use sqlite::{KEEP_PASSES, Sqlite};
 
+use crate::action::{Action, MachineAction};
 use crate::plan::precopy::PastMove;
 use crate::plan::{Plan, Step};
 use jiff::Timestamp;
@@ -53,6 +54,10 @@ pub trait Journal: Send + Sync {
     /// The last moves of each machine, at most `limit` of one, newest first.
     fn past_moves(&self, _limit: usize) -> Result<BTreeMap<Uuid, Vec<PastMove>>, JournalError> {
         Ok(BTreeMap::new())
+    }
+    /// Moves that VirtualMachineMigrations made, newest first: all that the journal knows of.
+    fn moves(&self) -> Result<Vec<MoveRecord>, JournalError> {
+        Ok(Vec::new())
     }
     /// The last passes, newest first.
     fn history(&self, limit: usize) -> Result<Vec<PassRecord>, JournalError>;
@@ -149,6 +154,46 @@ pub struct StepRecord {
     /// For a live migration: what it was, beside what was predicted of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub figures: Option<PastMove>,
+}
+
+/// A move that a VirtualMachineMigration made, from the moment that it began to act.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MoveRecord {
+    /// The commit that was carried out.
+    pub commit: Option<String>,
+    /// The migration, `VirtualMachineMigration/name`.
+    pub resource: String,
+    /// The machine's libvirt name.
+    pub machine: String,
+    /// The host that it left.
+    pub from: String,
+    /// The host that it went to.
+    pub to: String,
+    /// The revision of the migration's spec.
+    pub revision: String,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+    /// How it ended.
+    pub outcome: Option<Outcome>,
+}
+
+/// What a journal keeps of a step that is such a move.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Errand {
+    machine: String,
+    from: String,
+    to: String,
+    revision: String,
+}
+
+impl Errand {
+    fn of(step: &Step) -> Option<Self> {
+        let Action::Machine(MachineAction::MigrateVirtualMachine(m)) = &step.action else { return None };
+        let revision = m.mark.as_ref()?.revision.clone();
+        Some(Self { machine: m.name.clone(), from: m.from.clone(), to: m.to.clone(), revision })
+    }
 }
 
 /// What every journal promises, run on each of them.

@@ -6,71 +6,22 @@
 //! failed write the connection is given up and the file is read anew, because after a failed fsync nothing that is in
 //! memory can be trusted. A file that is damaged, or that is not a journal, is never emptied or overwritten.
 
+use self::file::Trouble;
 use self::group::Group;
-use super::{InDoubt, Journal, JournalError, Outcome, PassRecord, StepRecord};
+use super::{Errand, InDoubt, Journal, JournalError, MoveRecord, Outcome, PassRecord, StepRecord};
 use crate::plan::precopy::PastMove;
 use crate::plan::{Plan, Step};
 use jiff::Timestamp;
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
-use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::path::PathBuf;
+use std::sync::Mutex;
 use uuid::Uuid;
 
 /// How many passes are kept. A pass with a step in doubt is kept whatever its age.
 pub const KEEP_PASSES: u32 = 200;
-
-/// `DRVR`: tells a journal from any other SQLite file.
-const APPLICATION_ID: i64 = 0x4452_5652;
-
-/// Version of the tables. A change that an older Drover would misread raises it.
-const VERSION: i64 = 1;
-
-/// How long a write waits for another process's short transaction.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-
-const SCHEMA: &str = "
-CREATE TABLE passes (
-    pass      INTEGER PRIMARY KEY AUTOINCREMENT,
-    revision  TEXT,
-    plan_hash TEXT NOT NULL,
-    began_at  TEXT NOT NULL,
-    ended_at  TEXT,
-    result    TEXT
-) STRICT;
-CREATE TABLE steps (
-    pass        INTEGER NOT NULL REFERENCES passes (pass) ON DELETE CASCADE,
-    id          TEXT NOT NULL,
-    position    INTEGER NOT NULL,
-    action      TEXT NOT NULL,
-    resource    TEXT NOT NULL,
-    summary     TEXT NOT NULL,
-    started_at  TEXT,
-    finished_at TEXT,
-    outcome     TEXT,
-    body        TEXT, -- the whole step, while it is in doubt
-    seal        TEXT, -- digest of the record in doubt
-    PRIMARY KEY (pass, id)
-) STRICT;
-CREATE INDEX steps_in_doubt ON steps (id, pass) WHERE started_at IS NOT NULL AND outcome IS NULL;
-";
-
-/// Added later, and to older files when they are opened for writing: an older Drover does not look at it. Without an index
-/// of its own, whose pages a check of the file leaves out.
-const MOVES: &str = "
-CREATE TABLE IF NOT EXISTS moves (
-    pass    INTEGER NOT NULL,
-    id      TEXT NOT NULL,
-    machine TEXT NOT NULL,
-    figures TEXT NOT NULL,
-    PRIMARY KEY (pass, id)
-) STRICT, WITHOUT ROWID;
-";
 
 /// Most moves that are read for predictions.
 const MOST_MOVES: i64 = 20_000;
@@ -106,204 +57,10 @@ struct Intent {
     now: String,
     body: String,
     seal: String,
-}
-
-/// What went wrong inside one call.
-enum Trouble {
-    Sqlite(rusqlite::Error),
-    /// Something that the file says and that cannot be.
-    Damaged(String),
-    /// The caller asked for something that is not there.
-    Wrong(String),
-}
-
-impl From<rusqlite::Error> for Trouble {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Sqlite(error)
-    }
+    errand: Option<Errand>,
 }
 
 impl Sqlite {
-    /// Opens the journal at `path` for writing, and makes it (readable by its owner only) where there is none. Checks the
-    /// file's structure. Blocks; a second writer is kept away by the daemon's own lock, not here.
-    pub fn open(path: impl Into<PathBuf>) -> Result<Self, JournalError> {
-        let path = path.into();
-        let journal =
-            Self { path, keep: KEEP_PASSES, read_only: false, connection: Mutex::new(None), group: Group::default() };
-        if !journal.path.exists() {
-            create(&journal.path).map_err(|why| journal.error(why))?;
-        }
-        if is_cut_short(&journal.path) {
-            return Err(journal.explain("check", Trouble::Damaged("the file is cut short".into())));
-        }
-        let connection = journal.connect()?;
-        let verdict: String = connection
-            .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
-            .map_err(|e| journal.explain("check", Trouble::Sqlite(e)))?;
-        if verdict != "ok" {
-            return Err(journal.explain("check", Trouble::Damaged(verdict)));
-        }
-        *journal.connection.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection);
-        Ok(journal)
-    }
-
-    /// Opens the journal at `path` for reading, also beside a running daemon. Writes fail.
-    pub fn open_read_only(path: impl Into<PathBuf>) -> Result<Self, JournalError> {
-        let path = path.into();
-        let journal =
-            Self { path, keep: KEEP_PASSES, read_only: true, connection: Mutex::new(None), group: Group::default() };
-        let connection = journal.connect()?;
-        *journal.connection.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection);
-        Ok(journal)
-    }
-
-    /// Keeps this many passes instead of [`KEEP_PASSES`].
-    #[must_use]
-    pub fn keep(mut self, passes: u32) -> Self {
-        self.keep = passes.max(1);
-        self
-    }
-
-    fn connect(&self) -> Result<Connection, JournalError> {
-        match fs::metadata(&self.path) {
-            Ok(meta) if !meta.is_file() => {
-                return Err(self.error("is not a regular file; give the journal a path of its own".into()));
-            }
-            // A journal is made complete and then put in its place, so it is never empty in any healthy life.
-            Ok(meta) if meta.len() == 0 => {
-                return Err(self.explain("open", Trouble::Damaged("the file is empty".into())));
-            }
-            Ok(_) => {}
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                return Err(self.error("is not there; no pass was recorded here yet".into()));
-            }
-            Err(e) => return Err(self.error(format!("cannot be read: {e}"))),
-        }
-        let access = if self.read_only { OpenFlags::SQLITE_OPEN_READ_ONLY } else { OpenFlags::SQLITE_OPEN_READ_WRITE };
-        let set_up = || -> Result<Connection, Trouble> {
-            let connection = Connection::open_with_flags(&self.path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-            connection.busy_timeout(BUSY_TIMEOUT)?;
-            let id: i64 = connection.query_row("PRAGMA application_id", [], |row| row.get(0))?;
-            let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-            if id != APPLICATION_ID {
-                return Err(Trouble::Wrong(
-                    "is a SQLite database, but not a journal of Drover; give the journal a path of its own".into(),
-                ));
-            }
-            if version != VERSION {
-                return Err(Trouble::Wrong(format!(
-                    "has format {version}, and this Drover knows format {VERSION}: it was written by a newer version. \
-                     Use that version, or move the file away; only history is lost with it"
-                )));
-            }
-            if !self.read_only {
-                let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
-                if mode != "wal" {
-                    return Err(Trouble::Wrong(format!(
-                        "cannot have a write-ahead log here (SQLite stays with `{mode}`); put it on a local file system"
-                    )));
-                }
-                connection.execute_batch("PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;")?;
-                connection.execute_batch(MOVES)?;
-            }
-            Ok(connection)
-        };
-        set_up().map_err(|trouble| self.explain("open", trouble))
-    }
-
-    fn error(&self, why: String) -> JournalError {
-        JournalError { path: self.path.display().to_string(), why }
-    }
-
-    /// Says what is wrong and what to do about it.
-    fn explain(&self, what: &str, trouble: Trouble) -> JournalError {
-        let path = self.path.display();
-        let mend = format!(
-            "Nothing was changed in it. Stop Drover, move the file and its `-wal` and `-shm` neighbours away \
-             (`mv {path} {path}.damaged`), and start again: only history is lost"
-        );
-        let error = match trouble {
-            Trouble::Wrong(why) => return self.error(why),
-            Trouble::Damaged(how) => return self.error(format!("is damaged ({how}). {mend}")),
-            Trouble::Sqlite(error) => error,
-        };
-        let said = error.to_string();
-        self.error(match error.sqlite_error_code() {
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => format!("is damaged ({said}). {mend}"),
-            code if code == Some(ErrorCode::DiskFull)
-                || matches!(code, Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen)) && self.has_no_room() =>
-            {
-                format!("cannot be written, the disk is full ({said}): free some space; nothing is begun until then")
-            }
-            Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
-                format!("cannot be written ({said}): check the mount and the owner of the file and its folder")
-            }
-            Some(ErrorCode::CannotOpen) => {
-                format!("cannot be opened ({said}): check the permissions of the file and of its folder")
-            }
-            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-                format!("is held by another program ({said}): is a second Drover running on it?")
-            }
-            Some(ErrorCode::SystemIoFailure) => {
-                format!("{what} failed, the disk reports an error ({said}): check the disk and the kernel's log")
-            }
-            _ => format!("{what} failed: {said}"),
-        })
-    }
-
-    /// Whether its folder takes nothing more. SQLite calls that an input/output error where it makes its `-wal` and `-shm`
-    /// files.
-    fn has_no_room(&self) -> bool {
-        let folder = self.path.parent().filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let probe = folder.join(format!(".journal.room-{}", std::process::id()));
-        // As much as the shared memory of the write-ahead log takes.
-        let written = fs::write(&probe, [0; 32 << 10]);
-        let _ = fs::remove_file(&probe);
-        written.is_err_and(|e| matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
-    }
-
-    /// Runs one write as a transaction that is on disk when this returns.
-    fn write<T>(
-        &self,
-        what: &str,
-        work: impl FnOnce(&Transaction<'_>) -> Result<T, Trouble>,
-    ) -> Result<T, JournalError> {
-        let mut slot = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut connection = match slot.take() {
-            Some(connection) => connection,
-            None => self.connect()?,
-        };
-        let attempt = || -> Result<T, Trouble> {
-            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let value = work(&transaction)?;
-            transaction.commit()?;
-            Ok(value)
-        };
-        let result = attempt();
-        if !matches!(result, Err(Trouble::Sqlite(_))) {
-            *slot = Some(connection);
-        }
-        result.map_err(|trouble| self.explain(what, trouble))
-    }
-
-    /// Runs one read on one consistent state.
-    fn read<T>(
-        &self,
-        what: &str,
-        work: impl FnOnce(&Transaction<'_>) -> Result<T, Trouble>,
-    ) -> Result<T, JournalError> {
-        let mut slot = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
-        let connection = match &mut *slot {
-            Some(connection) => connection,
-            empty => empty.insert(self.connect()?),
-        };
-        let attempt = || -> Result<T, Trouble> {
-            let transaction = connection.transaction_with_behavior(TransactionBehavior::Deferred)?;
-            work(&transaction)
-        };
-        attempt().map_err(|trouble| self.explain(what, trouble))
-    }
-
     /// Has a record written in one transaction with what other threads record at the same time.
     fn record(&self, what: &str, record: Record) -> Result<(), JournalError> {
         let written = self.group.write(record, |records| {
@@ -350,7 +107,7 @@ impl Record {
             Self::Intent(intent) => intent,
             Self::End { pass, id, outcome, now } => return Sqlite::record_end(t, *pass, id, outcome, *now),
         };
-        let Intent { pass, id, action, resource, summary, now, body, seal } = intent;
+        let Intent { pass, id, action, resource, summary, now, body, seal, errand } = intent;
         let known: Option<i64> = t
             .prepare_cached("SELECT pass FROM passes WHERE pass = ?1")?
             .query_row([pass], |row| row.get(0))
@@ -377,46 +134,16 @@ impl Record {
             )?
             .execute(params![pass, id, action, resource, summary, now, body, seal])?;
         }
+        if let Some(Errand { machine, from, to, revision }) = errand {
+            t.prepare_cached("DELETE FROM errands WHERE pass NOT IN (SELECT pass FROM passes)")?.execute([])?;
+            t.prepare_cached(
+                "INSERT OR REPLACE INTO errands (pass, id, machine, origin, destination, revision)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            )?
+            .execute(params![pass, id, machine, from, to, revision])?;
+        }
         Ok(())
     }
-}
-
-/// Makes a complete, empty journal beside `path` and puts it in its place in one step, so that no crash leaves half a
-/// file there. A journal that another process put there in the meantime stays.
-fn create(path: &Path) -> Result<(), String> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let name = path.file_name().ok_or("is not a file name")?.to_string_lossy();
-    let draft = folder.join(format!(".{name}.new-{}", std::process::id()));
-    let make = || -> io::Result<()> {
-        fs::create_dir_all(folder)?;
-        let _ = fs::remove_file(&draft);
-        let mut options = OpenOptions::new();
-        options.write(true).create_new(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        options.open(&draft)?;
-        let build = || -> rusqlite::Result<()> {
-            let connection = Connection::open(&draft)?;
-            connection.execute_batch(&format!(
-                "PRAGMA journal_mode = OFF; PRAGMA auto_vacuum = INCREMENTAL; PRAGMA application_id = {APPLICATION_ID};
-                 BEGIN; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;"
-            ))?;
-            connection.close().map_err(|(_, e)| e)
-        };
-        build().map_err(io::Error::other)?;
-        File::open(&draft)?.sync_all()?;
-        match fs::hard_link(&draft, path) {
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-            linked => linked?,
-        }
-        File::open(folder)?.sync_all()
-    };
-    let made = make();
-    let _ = fs::remove_file(&draft);
-    made.map_err(|e| format!("cannot be made: {e}; check that `{}` is there and can be written", folder.display()))
 }
 
 fn to_json<T: serde::Serialize>(value: &T) -> Result<String, Trouble> {
@@ -489,6 +216,7 @@ impl Journal for Sqlite {
             summary: step.summary.clone(),
             seal: seal(pass, &step.id, &now, &body),
             id: step.id.clone(),
+            errand: Errand::of(step),
             body,
             now,
         };
@@ -560,7 +288,7 @@ impl Journal for Sqlite {
     fn past_moves(&self, limit: usize) -> Result<BTreeMap<Uuid, Vec<PastMove>>, JournalError> {
         self.read("reading earlier moves", |t| {
             let mut found: BTreeMap<Uuid, Vec<PastMove>> = BTreeMap::new();
-            if !has_moves(t)? {
+            if !has_table(t, "moves")? {
                 return Ok(found);
             }
             let mut query = t.prepare_cached("SELECT machine, figures FROM moves ORDER BY pass DESC, id LIMIT ?1")?;
@@ -575,6 +303,38 @@ impl Journal for Sqlite {
                 if of.len() < limit {
                     of.push(figures);
                 }
+            }
+            Ok(found)
+        })
+    }
+
+    fn moves(&self) -> Result<Vec<MoveRecord>, JournalError> {
+        self.read("reading what migrations did", |t| {
+            let mut found = Vec::new();
+            if !has_table(t, "errands")? {
+                return Ok(found);
+            }
+            let mut query = t.prepare_cached(
+                "SELECT p.revision, s.resource, e.machine, e.origin, e.destination, e.revision, s.started_at,
+                        s.finished_at, s.outcome, e.pass, e.id
+                 FROM errands e JOIN steps s ON s.pass = e.pass AND s.id = e.id JOIN passes p ON p.pass = e.pass
+                 WHERE s.started_at IS NOT NULL ORDER BY e.pass DESC, s.started_at DESC, e.machine LIMIT ?1",
+            )?;
+            let mut rows = query.query([MOST_MOVES])?;
+            while let Some(row) = rows.next()? {
+                let (pass, id): (i64, String) = (row.get(9)?, row.get(10)?);
+                let outcome: Option<String> = row.get(8)?;
+                found.push(MoveRecord {
+                    commit: row.get(0)?,
+                    resource: row.get(1)?,
+                    machine: row.get(2)?,
+                    from: row.get(3)?,
+                    to: row.get(4)?,
+                    revision: row.get(5)?,
+                    started_at: time(&row.get::<_, String>(6)?)?,
+                    finished_at: optional_time(row.get::<_, Option<String>>(7)?.as_deref())?,
+                    outcome: outcome.map(|text| from_json(&text, pass, &id)).transpose()?,
+                });
             }
             Ok(found)
         })
@@ -604,33 +364,11 @@ impl Journal for Sqlite {
     }
 }
 
-/// Whether a file has fewer pages than its header says (<https://www.sqlite.org/fileformat.html>, 1.3): SQLite itself takes
-/// what is missing of an empty page for zeros. With a write-ahead log beside it the file may be behind for good reason.
-fn is_cut_short(path: &Path) -> bool {
-    let mut wal = path.as_os_str().to_owned();
-    wal.push("-wal");
-    if fs::metadata(&wal).is_ok_and(|m| m.len() > 0) {
-        return false;
-    }
-    let mut header = [0_u8; 32];
-    let Ok(mut file) = File::open(path) else { return false };
-    let Some(length) = file.metadata().ok().filter(fs::Metadata::is_file).map(|m| m.len()) else { return false };
-    if io::Read::read_exact(&mut file, &mut header).is_err() {
-        return false;
-    }
-    let page = match u16::from_be_bytes([header[16], header[17]]) {
-        1 => 65_536,
-        size => u64::from(size),
-    };
-    let pages = u32::from_be_bytes([header[28], header[29], header[30], header[31]]);
-    length < u64::from(pages) * page
-}
-
-/// Whether moves are recorded here at all; not in an older file that is only read.
-fn has_moves(t: &Transaction<'_>) -> Result<bool, Trouble> {
+/// Whether a table that was added later is here at all; not in an older file that is only read.
+fn has_table(t: &Transaction<'_>, name: &str) -> Result<bool, Trouble> {
     let found = t
-        .prepare_cached("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'moves'")?
-        .query_row([], |_| Ok(()))
+        .prepare_cached("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?1")?
+        .query_row([name], |_| Ok(()))
         .optional()?;
     Ok(found.is_some())
 }
@@ -638,7 +376,7 @@ fn has_moves(t: &Transaction<'_>) -> Result<bool, Trouble> {
 /// What the moves of a pass were, by step.
 fn figures(t: &Transaction<'_>, pass: i64) -> Result<BTreeMap<String, PastMove>, Trouble> {
     let mut found = BTreeMap::new();
-    if has_moves(t)? {
+    if has_table(t, "moves")? {
         let mut query = t.prepare_cached("SELECT id, figures FROM moves WHERE pass = ?1")?;
         let mut rows = query.query([pass])?;
         while let Some(row) = rows.next()? {
@@ -678,6 +416,7 @@ fn step_records(t: &Transaction<'_>, pass: i64) -> Result<Vec<StepRecord>, Troub
     Ok(steps)
 }
 
+mod file;
 mod group;
 #[cfg(test)]
 mod tests;

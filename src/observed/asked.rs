@@ -146,12 +146,17 @@ pub struct Questions {
     pub comparisons: Vec<CompareCpu>,
     /// How fast machines write to their memory.
     pub dirty_rates: Vec<MeasureDirtyRate>,
+    /// Which firmware images hosts offer, by host; for the hypervisor of a machine that is to have one there.
+    pub firmware: BTreeMap<String, Platform>,
 }
 
 impl Questions {
     /// Whether nothing is to be asked.
     pub fn is_empty(&self) -> bool {
-        self.baselines.is_empty() && self.comparisons.is_empty() && self.dirty_rates.is_empty()
+        self.baselines.is_empty()
+            && self.comparisons.is_empty()
+            && self.dirty_rates.is_empty()
+            && self.firmware.is_empty()
     }
 }
 
@@ -213,6 +218,8 @@ pub enum Question {
     Compare(Platform, String),
     /// How fast a machine writes to its memory.
     DirtyRate(MeasureDirtyRate),
+    /// Which firmware images it offers.
+    Firmware(Platform),
 }
 
 /// Its answer.
@@ -224,4 +231,6 @@ pub enum Answer {
     Fit(CpuFit),
     /// A dirty rate.
     DirtyRate(DirtyRate),
+    /// Paths of firmware images.
+    Firmware(Vec<String>),
 }

@@ -123,7 +123,8 @@ pub struct HostState {
     /// NUMA cells; empty where the host does not tell.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub cells: Vec<CellState>,
-    /// Firmware images that libvirt offers for guests; none where it does not tell.
+    /// Firmware images that libvirt offers for guests. Asked for where a machine that has one is to move there; none where
+    /// it was not, and empty where libvirt does not tell.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub firmware: Option<Vec<String>>,
     /// What Drover found when it tried the migration address; none where it did not.
@@ -159,6 +160,10 @@ pub struct PoolState {
     /// the same storage ([`POOL_MARKER`]). They are not among the volumes.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub markers: BTreeSet<Uuid>,
+    /// Numbers that the storage itself gave its volumes (UUIDs of logical volumes, ids of SCSI units), as of the pool's last
+    /// refresh, where libvirt tells them: they are the same on every host that has the storage.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub numbers: BTreeSet<String>,
     /// Volumes by name, as of the pool's last refresh.
     pub volumes: BTreeMap<String, VolumeState>,
 }

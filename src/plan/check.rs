@@ -67,7 +67,7 @@ prechecks! {
     Pinning "pinning" Pinning Block Free: "The CPUs and NUMA nodes that it is pinned to exist at the destination.",
     HugePages "hugePages" HugePagesMissing Block Free: "The destination has enough free huge pages of the size.",
     Memory "memory" NoMemory Block Free: "The destination has the memory free.",
-    Vcpus "vcpus" TooFewCpus Warn Free: "The destination has as many CPUs as the machine.",
+    Vcpus "vcpus" TooFewCpus Warn Free: "The destination has as many CPUs as the machine, and vCPUs to spare within `vcpusPerCpu`.",
     Disks "disks" DiskNotShared Block Fixed: "Every disk is on storage that both hosts share, or is copied.",
     SharedStorage "sharedStorage" NotTheSameStorage Block Fixed: "What the manifests call shared is the same storage on both hosts.",
     StorageRoom "storageRoom" NoStorageRoom Block Free: "The destination has room for the disks that are copied.",

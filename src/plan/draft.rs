@@ -87,6 +87,8 @@ pub struct Load {
     pub host: String,
     /// Memory in bytes.
     pub memory: u64,
+    /// Virtual CPUs in use.
+    pub vcpus: u32,
 }
 
 /// A step before its order, id and guard rails are known.
@@ -183,6 +185,13 @@ impl Drafts {
     /// The steps that were added since a mark.
     pub fn since(&self, mark: usize) -> &[StepDraft] {
         self.steps.get(mark..).unwrap_or_default()
+    }
+
+    /// Holds the steps back that were added since a mark.
+    pub fn hold_back(&mut self, mark: usize, blocks: &[Block]) {
+        for step in self.steps.iter_mut().skip(mark) {
+            step.blocked_by.extend_from_slice(blocks);
+        }
     }
 
     /// Takes the steps back that were added since a mark. Nothing may depend on them.

@@ -39,8 +39,27 @@ impl ReadFleet {
             let answer = self.dirty_rate(&q).await;
             (q, answer)
         }));
-        let (baselines, (comparisons, rates)) = join(baselines, join(comparisons, rates)).await;
-        observed.cpu_baselines = baselines;
+        let images = join_all(questions.firmware.into_iter().map(|(host, platform)| async move {
+            let images = match self.one(&host, Question::Firmware(platform), deadline).await {
+                Ok(Answer::Firmware(images)) => images,
+                Ok(other) => {
+                    tracing::warn!("{}", odd(&host, &other));
+                    Vec::new()
+                }
+                Err(why) => {
+                    tracing::debug!(host, why, "which firmware it offers is not known");
+                    Vec::new()
+                }
+            };
+            (host, images)
+        }));
+        let ((baselines, images), (comparisons, rates)) = join(join(baselines, images), join(comparisons, rates)).await;
+        for (host, images) in images {
+            if let Some(Reading::Present(state)) = observed.hosts.get_mut(&host) {
+                state.firmware = Some(images);
+            }
+        }
+        observed.cpu_baselines.extend(baselines);
         for (q, answer) in comparisons {
             if let Some(domain) = observed.domain_mut(&q.from, q.uuid) {
                 domain.cpu_at.insert(q.to, answer);

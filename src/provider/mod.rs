@@ -93,7 +93,16 @@ pub struct StepCtx {
     /// What a newer commit says to this step while it runs.
     pub orders: StepOrders,
     /// Takes what is worth saying of a step that goes well all the same.
-    pub note: Arc<dyn Fn(String) + Send + Sync>,
+    pub note: Arc<dyn Fn(Note) + Send + Sync>,
+}
+
+/// What is worth saying of a step that goes well all the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// What is not as it should be.
+    pub text: String,
+    /// What to do about it.
+    pub hint: String,
 }
 
 /// Why an action failed.

@@ -7,10 +7,11 @@
 
 use super::escape::{line as terminal, markdown as md, markdown_code as code};
 use super::moves;
+use super::prechecks::Prechecks;
 use super::value::{Shown, Sign};
 use super::view::{self, BlockView, ResourceView, StepView, Symbol, View};
 use crate::finding::{Finding, Severity};
-use crate::plan::{Disruption, Interruption, Operation, Plan, Step, Verdict};
+use crate::plan::{Check, Disruption, Interruption, Operation, Plan, Step, Verdict};
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
@@ -215,7 +216,7 @@ fn finding(finding: &Finding) -> Item {
 /// A folded section: pieces that can be left out one by one.
 struct Section {
     title: String,
-    before: &'static str,
+    before: String,
     after: &'static str,
     pieces: Vec<Piece>,
     cut: Vec<String>,
@@ -233,7 +234,7 @@ impl Section {
         }
         let _ = write!(text, "<details>\n<summary>{}</summary>\n\n", self.title);
         if !self.pieces.is_empty() {
-            text.push_str(self.before);
+            text.push_str(&self.before);
             for piece in &self.pieces {
                 text.push_str(&piece.text);
             }
@@ -306,50 +307,62 @@ fn details(view: &View<'_>) -> Vec<Section> {
     let of = |severity: Severity| view.plan.findings.iter().filter(move |f| f.severity == severity);
     let findings = |title: &str, severity: Severity| Section {
         title: format!("{title} ({})", view.count(severity)),
-        before: "",
+        before: String::new(),
         after: "",
         pieces: of(severity).map(|f| Piece { name: f.code.to_string(), text: finding(f).full }).collect(),
         cut: Vec::new(),
     };
     // What a precheck warns of is a warning like any other.
+    let prechecks = Prechecks::new(view, false);
     let mut warnings = findings("Warnings", Severity::Warning);
-    warnings.pieces.extend(view.steps.iter().flat_map(|s| doubts(s.step)));
+    let shared = prechecks.alike().map(|(check, who)| (check, prose(&clip(&who.words(), 400))));
+    let own = view.steps.iter().flat_map(|s| {
+        let own = prechecks.own(s.step).map(|own| own.checks).unwrap_or_default();
+        own.into_iter().map(|check| (check, code(&clip(&s.step.resource.to_string(), 200))))
+    });
+    warnings.pieces.extend(shared.chain(own).filter(|(c, _)| c.verdict == Verdict::Warn).map(doubt));
     warnings.title = format!("Warnings ({})", warnings.pieces.len());
     let legend = if symbols.is_empty() { String::new() } else { format!(": {}", symbols.join(", ")) };
     vec![
         warnings,
         Section {
             title: format!("Resources that differ ({}){legend}", view.resources.len()),
-            before: "```diff\n",
+            before: "```diff\n".into(),
             after: "```\n",
             pieces: view.resources.iter().map(|r| Piece { name: r.id.to_string(), text: resource(r) }).collect(),
             cut: Vec::new(),
         },
         Section {
             title: format!("Steps, in order ({})", view.steps.len()),
-            before: "| # | step | takes | why | undo | waits for |\n| ---: | --- | --- | --- | --- | --- |\n",
+            before: alike(&prechecks)
+                + "| # | step | takes | why | undo | waits for |\n| ---: | --- | --- | --- | --- | --- |\n",
             after: "",
-            pieces: view.steps.iter().map(|s| Piece { name: format!("step {}", s.number), text: step(s) }).collect(),
+            pieces: view
+                .steps
+                .iter()
+                .map(|s| Piece { name: format!("step {}", s.number), text: step(s, &prechecks) })
+                .collect(),
             cut: Vec::new(),
         },
         findings("Notes", Severity::Info),
     ]
 }
 
-/// Prechecks of a step that warn.
-fn doubts(step: &Step) -> impl Iterator<Item = Piece> + '_ {
-    step.checks.iter().filter(|c| c.verdict == Verdict::Warn).map(|check| {
-        let hint = check.hint.as_ref().map(|h| format!("  - hint: {}\n", prose(&clip(h, 400)))).unwrap_or_default();
-        Piece {
-            name: check.code.to_string(),
-            text: format!(
-                "- **{}** {} ({})\n{hint}",
-                check.code,
-                prose(&clip(&check.message, 400)),
-                code(&clip(&step.resource.to_string(), 200))
-            ),
-        }
-    })
+/// A precheck that warns, and of what.
+fn doubt((check, who): (&Check, String)) -> Piece {
+    let hint = check.hint.as_ref().map(|h| format!("  - hint: {}\n", prose(&clip(h, 400)))).unwrap_or_default();
+    let message = prose(&clip(&check.message, 400));
+    Piece { name: check.code.to_string(), text: format!("- **{}** {message} ({who})\n{hint}", check.code) }
+}
+
+/// Counts of prechecks that several moves have alike, above the table of steps.
+fn alike(prechecks: &Prechecks<'_>) -> String {
+    let mut out = String::new();
+    for (counts, who) in prechecks.counts() {
+        let machines = who.machines.map_or_else(String::new, |names| format!(" ({names})"));
+        let _ = writeln!(out, "Prechecks of {}: {counts}.\n", prose(&clip(&(who.count + &machines), 400)));
+    }
+    out
 }
 
 /// The symbol in a `diff` fence, where `!` is what gets a colour of its own for a change.
@@ -402,9 +415,10 @@ fn resource(resource: &ResourceView<'_>) -> String {
     text
 }
 
-fn step(view: &StepView<'_>) -> String {
+fn step<'a>(view: &StepView<'a>, prechecks: &Prechecks<'a>) -> String {
     let step = view.step;
-    let checks = view::checks(step, false).map(|c| format!("<br>prechecks: {}", c.summary)).unwrap_or_default();
+    let counts = prechecks.own(step).and_then(|own| own.summary);
+    let checks = counts.map(|c| format!("<br>prechecks: {c}")).unwrap_or_default();
     format!(
         "| {} | {}{}{checks} | {} | {} | {} | {} |\n",
         view.number,

@@ -10,6 +10,7 @@ pub mod json;
 pub mod markdown;
 mod moves;
 mod paint;
+mod prechecks;
 pub mod table;
 pub mod text;
 mod value;

@@ -2,10 +2,12 @@
 
 use super::Paint;
 use super::escape::{markdown as md, markdown_code as code};
+use super::prechecks::machine;
 use super::table::Table;
 use super::view::{ResourceView, View, bytes, list, migration, millis, seconds};
 use crate::action::MigrationWay;
 use crate::plan::Operation;
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
@@ -32,13 +34,19 @@ pub(super) fn are_many(view: &View<'_>) -> bool {
     view.steps.iter().filter(|s| migration(s.step).is_some()).nth(MANY - 1).is_some()
 }
 
-/// Whether nothing is to be told of a resource but that it moves: the table says it.
+/// Whether nothing is to be told of a resource but that it moves: the table says it, and the reasons below it why it does
+/// not.
 pub(super) fn only_moves(resource: &ResourceView<'_>) -> bool {
     let report = resource.report;
     report.operation == Operation::Migrate
-        && resource.held_back.is_empty()
         && report.changes.len() == 1
         && report.changes.iter().all(|c| c.path == "spec.host")
+}
+
+/// The steps that are held back of resources that only move.
+pub(super) fn held_back<'a>(view: &View<'a>) -> BTreeSet<&'a String> {
+    let only = view.resources.iter().filter(|r| only_moves(r));
+    only.flat_map(|r| &r.held_back).filter_map(|n| Some(&view.steps.get(n - 1)?.step.id)).collect()
 }
 
 fn rows(view: &View<'_>) -> Vec<Row> {
@@ -46,7 +54,7 @@ fn rows(view: &View<'_>) -> Vec<Row> {
     let of = view.steps.iter().filter_map(|s| Some((s, migration(s.step)?)));
     of.map(|(s, m)| Row {
         number: s.number,
-        machine: s.step.resource.name.clone(),
+        machine: machine(s.step).to_owned(),
         from: m.from.clone(),
         to: m.to.clone(),
         way: if m.way == MigrationWay::Live { "live" } else { "offline" },

@@ -2,11 +2,13 @@
 //! the steps in order, what there is to say, and one last line that sums up.
 
 use super::escape::line as terminal;
+use super::prechecks::{self, Prechecks, Who};
 use super::value::{Shown, Sign};
 use super::view::{self, FieldView, ResourceView, StepView, Symbol, View};
 use super::{Paint, moves};
 use crate::finding::{Finding, Severity};
-use crate::plan::{Disruption, Interruption, Plan, Step, Verdict};
+use crate::plan::{Check, Disruption, Interruption, Plan, Step, Verdict};
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 /// How a plan is shown.
@@ -30,8 +32,11 @@ pub fn write(out: &mut dyn Write, plan: &Plan, options: Options) -> io::Result<(
     }
     if many {
         moves::write(&mut out, &view, writer.paint)?;
+        writer.held_back_moves(&mut out, &view)?;
     }
-    writer.steps(&mut out, &view)?;
+    let prechecks = Prechecks::new(&view, options.full);
+    writer.steps(&mut out, &view, &prechecks)?;
+    writer.alike(&mut out, &prechecks)?;
     writer.findings(&mut out, &view)?;
     writeln!(out, "{}", writer.paint.bold(&terminal(&view.conclusion())))?;
     out.flush()
@@ -143,20 +148,50 @@ impl Writer {
         Ok(())
     }
 
-    fn steps(&self, out: &mut dyn Write, view: &View<'_>) -> io::Result<()> {
+    /// Why moves are held back that only the table tells of: each reason once.
+    fn held_back_moves(&self, out: &mut dyn Write, view: &View<'_>) -> io::Result<()> {
+        let only = moves::held_back(view);
+        if only.is_empty() {
+            return Ok(());
+        }
+        writeln!(out, "Held back:\n")?;
+        for block in view::blocks(view) {
+            let names: Vec<&str> =
+                block.steps.iter().filter(|s| only.contains(&s.id)).map(|s| prechecks::machine(s)).collect();
+            if names.is_empty() {
+                continue;
+            }
+            let label = self.paint.yellow("held back");
+            writeln!(out, "  {label} [{}]: {}", block.code, terminal(block.reason))?;
+            writeln!(out, "    moves: {}", terminal(&names.join(", ")))?;
+            writeln!(out, "    way out: {}", terminal(block.way_out))?;
+        }
+        for step in view.steps.iter().filter(|s| only.contains(&s.step.id) && s.step.blocked_by.is_empty()) {
+            self.held_back(out, step, "  ")?;
+        }
+        writeln!(out)
+    }
+
+    fn steps<'a>(&self, out: &mut dyn Write, view: &View<'a>, prechecks: &Prechecks<'a>) -> io::Result<()> {
         if view.steps.is_empty() {
             return Ok(());
         }
         writeln!(out, "Steps, in order:\n")?;
         let many = moves::are_many(view);
+        let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
         for step in &view.steps {
             // What a move takes is in their table.
-            self.step(out, step, many && view::migration(step.step).is_some())?;
+            let brief = many && view::migration(step.step).is_some();
+            let first = *reasons.entry(&step.step.why).or_insert(step.number);
+            let as_step = (brief && first != step.number).then_some(first);
+            self.step(out, step, brief, as_step)?;
+            self.checks(out, prechecks, step.step)?;
         }
         writeln!(out)
     }
 
-    fn step(&self, out: &mut dyn Write, view: &StepView<'_>, brief: bool) -> io::Result<()> {
+    /// `as_step`: an earlier step that is there for the same reason.
+    fn step(&self, out: &mut dyn Write, view: &StepView<'_>, brief: bool, as_step: Option<usize>) -> io::Result<()> {
         let step = view.step;
         let held = if view.held_back { self.paint.yellow(" [held back]") } else { "".into() };
         writeln!(out, "{:>4}. {}{held}", view.number, terminal(&step.summary))?;
@@ -171,33 +206,62 @@ impl Writer {
         if !brief {
             writeln!(out, "      {}", costs.join(", "))?;
         }
-        writeln!(out, "      why: {}", terminal(&step.why))?;
+        match as_step {
+            Some(number) => writeln!(out, "      why: as step {number}")?,
+            None => writeln!(out, "      why: {}", terminal(&step.why))?,
+        }
         if !brief {
             writeln!(out, "      undo: {}", terminal(step.undo.as_deref().unwrap_or("nothing undoes it")))?;
         }
         if !view.waits_for.is_empty() {
             writeln!(out, "      waits for: {}", view::list(&view.waits_for))?;
         }
-        self.checks(out, step)
+        Ok(())
     }
 
     /// The prechecks of a move: in one line, and those that were not passed. What holds the step back stands with its
     /// resource as well, with the way out; here it is only named.
-    fn checks(&self, out: &mut dyn Write, step: &Step) -> io::Result<()> {
-        let Some(checks) = view::checks(step, self.full) else { return Ok(()) };
-        writeln!(out, "      prechecks: {}", checks.summary)?;
-        for check in checks.shown {
-            let label = format!("{}[{}]", view::verdict(check.verdict), check.code);
-            let label = match check.verdict {
-                Verdict::Pass => self.paint.green(&label),
-                Verdict::Warn | Verdict::Unknown => self.paint.yellow(&label),
-                Verdict::Block => self.paint.red(&label),
-                Verdict::Ignored => self.paint.dim(&label),
-            };
-            writeln!(out, "        {label} {}: {}", check.name, terminal(&check.message))?;
-            if let Some(hint) = check.hint.as_ref().filter(|_| check.verdict == Verdict::Warn) {
-                writeln!(out, "          = hint: {}", terminal(hint))?;
+    fn checks<'a>(&self, out: &mut dyn Write, prechecks: &Prechecks<'a>, step: &'a Step) -> io::Result<()> {
+        let Some(own) = prechecks.own(step) else { return Ok(()) };
+        if let Some(summary) = own.summary {
+            writeln!(out, "      prechecks: {summary}")?;
+        }
+        own.checks.into_iter().try_for_each(|check| self.check(out, check, None, "        "))
+    }
+
+    /// What the prechecks of several moves say alike.
+    fn alike(&self, out: &mut dyn Write, prechecks: &Prechecks<'_>) -> io::Result<()> {
+        if prechecks.counts().next().is_none() && prechecks.alike().next().is_none() {
+            return Ok(());
+        }
+        writeln!(out, "Prechecks that several moves have alike:\n")?;
+        for (summary, who) in prechecks.counts() {
+            writeln!(out, "  {}: {summary}", who.count)?;
+            if let Some(machines) = &who.machines {
+                writeln!(out, "    moves: {}", terminal(machines))?;
             }
+        }
+        for (check, who) in prechecks.alike() {
+            self.check(out, check, Some(&who), "  ")?;
+        }
+        writeln!(out)
+    }
+
+    fn check(&self, out: &mut dyn Write, check: &Check, who: Option<&Who>, indent: &str) -> io::Result<()> {
+        let label = format!("{}[{}]", prechecks::verdict(check.verdict), check.code);
+        let label = match check.verdict {
+            Verdict::Pass => self.paint.green(&label),
+            Verdict::Warn | Verdict::Unknown => self.paint.yellow(&label),
+            Verdict::Block => self.paint.red(&label),
+            Verdict::Ignored => self.paint.dim(&label),
+        };
+        let count = who.map_or_else(String::new, |who| format!("{}: ", who.count));
+        writeln!(out, "{indent}{count}{label} {}: {}", check.name, terminal(&check.message))?;
+        if let Some(machines) = who.and_then(|who| who.machines.as_ref()) {
+            writeln!(out, "{indent}  moves: {}", terminal(machines))?;
+        }
+        if let Some(hint) = check.hint.as_ref().filter(|_| check.verdict == Verdict::Warn) {
+            writeln!(out, "{indent}  = hint: {}", terminal(hint))?;
         }
         Ok(())
     }

@@ -6,9 +6,9 @@ use crate::action::{Action, MachineAction, Migration};
 use crate::finding::{Code, Severity};
 use crate::model::ResourceId;
 use crate::plan::{
-    Change, Check, Definition, Disruption, Effect, Estimate, Health, Interruption, Operation, Plan, ResourceReport,
+    Change, Definition, Disruption, Effect, Estimate, Health, Interruption, Operation, Plan, ResourceReport,
 };
-use crate::plan::{Step, Summary, Sync, Verdict};
+use crate::plan::{Step, Summary, Sync};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// What stands in front of a resource or a field.
@@ -347,52 +347,6 @@ pub fn costs(step: &Step) -> Vec<String> {
     parts.extend(estimate(&step.estimate));
     parts.push(interruption(step.interruption).to_owned());
     parts
-}
-
-/// The prechecks of a step in one line, and those that are to be seen: `14 passed, 1 warning, 2 not known (mtu, segment)`.
-/// Nothing for a step that has none.
-pub fn checks(step: &Step, full: bool) -> Option<ChecksView<'_>> {
-    if step.checks.is_empty() {
-        return None;
-    }
-    let of = |verdict: Verdict| step.checks.iter().filter(move |c| c.verdict == verdict);
-    let mut parts = vec![format!("{} passed", of(Verdict::Pass).count())];
-    let mut count = |verdict: Verdict, one: &str, many: &str| {
-        let n = of(verdict).count();
-        if n > 0 {
-            parts.push(format!("{n} {}", if n == 1 { one } else { many }));
-        }
-    };
-    count(Verdict::Block, "not passed", "not passed");
-    count(Verdict::Warn, "warning", "warnings");
-    for (verdict, word) in [(Verdict::Unknown, "not known"), (Verdict::Ignored, "ignored")] {
-        let mut names: Vec<&str> = of(verdict).map(|c| c.name.as_str()).collect();
-        names.dedup();
-        if !names.is_empty() {
-            parts.push(format!("{} {word} ({})", names.len(), names.join(", ")));
-        }
-    }
-    let shown = step.checks.iter().filter(|c| full || matches!(c.verdict, Verdict::Warn | Verdict::Block));
-    Some(ChecksView { summary: parts.join(", "), shown: shown.collect() })
-}
-
-/// The prechecks of a step, read for showing.
-pub struct ChecksView<'a> {
-    /// Counts, and the names of what is not known.
-    pub summary: String,
-    /// Those that are shown in words: what was not passed; all of them in full.
-    pub shown: Vec<&'a Check>,
-}
-
-/// A verdict in a word.
-pub fn verdict(verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::Pass => "passed",
-        Verdict::Ignored => "ignored",
-        Verdict::Unknown => "not known",
-        Verdict::Warn => "warning",
-        Verdict::Block => "not passed",
-    }
 }
 
 /// A disruption in words.

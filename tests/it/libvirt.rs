@@ -1,5 +1,6 @@
 //! The libvirt provider against real libvirt: its in-process test driver, and the lab's QEMU hosts.
 
+mod agent;
 mod asks;
 mod cases;
 mod control;
@@ -15,7 +16,7 @@ use drover::action::{Action, MachineAction};
 use drover::kind::host::HostSpec;
 use drover::observed::{DomainState, HostState, Progress, Reading};
 use drover::provider::libvirt::{Options, Reader, Writer};
-use drover::provider::{ActError, Actor, Look, Observer, StepCtx, StepOrders};
+use drover::provider::{ActError, Actor, Look, Note, Observer, StepCtx, StepOrders};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -32,7 +33,7 @@ fn hosts(uris: &[(&str, &str)]) -> BTreeMap<String, HostSpec> {
 struct Step {
     ctx: StepCtx,
     heard: Arc<Mutex<Vec<Progress>>>,
-    notes: Arc<Mutex<Vec<String>>>,
+    notes: Arc<Mutex<Vec<Note>>>,
 }
 
 fn step(deadline: Duration) -> Step {

@@ -9,6 +9,7 @@
 
 mod architecture;
 mod cli;
+mod controlplane;
 mod daemon;
 mod examples;
 mod git;
@@ -21,3 +22,5 @@ mod render;
 mod rules;
 mod schemas;
 mod simulation;
+mod standin;
+mod vm_procedures;

@@ -5,8 +5,8 @@ use drover::finding::{Code, Finding, Source};
 use drover::model::{KindName, ResourceId, Revision};
 use drover::observed::{DomainState, HostState, Observed, OwnerMark, PoolState, Reading, RunState};
 use drover::plan::{
-    Block, Change, Definition, Disruption, Effect, Estimate, FORMAT_VERSION, Health, Interruption, Operation, Plan,
-    ResourceReport, Step, Summary, Sync,
+    Block, Change, Check, Definition, Disruption, Effect, Estimate, FORMAT_VERSION, Health, Interruption, Operation,
+    Plan, Precheck, ResourceReport, Step, Summary, Sync, Verdict,
 };
 use drover::render::{Paint, json, markdown, table, text};
 use serde_json::{Value, json};
@@ -191,6 +191,73 @@ fn full_plan() -> Plan {
         Finding::new(Code::WaitsForRestart, "`spec.machine` takes effect at the next restart").on(machine("db-1")),
     ];
     plan
+}
+
+fn warns(name: Precheck, message: &str, hint: &str) -> Check {
+    Check { name, code: name.code(), verdict: Verdict::Warn, message: message.into(), hint: Some(hint.into()) }
+}
+
+fn passes(message: &str) -> Check {
+    let name = Precheck::HostRead;
+    Check { name, code: name.code(), verdict: Verdict::Pass, message: message.into(), hint: None }
+}
+
+const SEGMENT: &str = "network `default` is `nat`: connections of the machine break";
+
+/// Five machines leave a host: all share a warning, two share another one, one has its own, and two are held back.
+fn evacuation() -> Plan {
+    let mut plan = plan();
+    plan.summary = Summary { migrate: 3, blocked: 2, ..Summary::default() };
+    for (n, name) in (1..).zip(["db-1", "db-2", "web-1", "web-2", "web-3"]) {
+        let to = if n % 2 == 0 { "kvm-c" } else { "kvm-b" };
+        let mut moved = report(name, 10 * n, Operation::Migrate);
+        moved.changes = vec![change("spec.host", json!("kvm-a"), json!(to), Effect::Live)];
+        plan.resources.push(moved);
+        let mut step = migrate(&format!("s{n}"), name, "kvm-a", to);
+        step.why = format!("`kvm-a` is being emptied; `{to}` was chosen of 2 hosts that fit");
+        step.checks = vec![
+            passes(&format!("`kvm-a` and `{to}` were read completely")),
+            warns(Precheck::Segment, SEGMENT, "put the interface on a bridge that both hosts have"),
+        ];
+        match name {
+            "db-1" | "db-2" => {
+                step.checks.push(warns(Precheck::DiskCache, "disk vda has `cache: writeback`", "use `cache: none`"));
+            }
+            "web-3" => step.checks.push(warns(Precheck::Convergence, "it may not converge", "`autoConverge: true`")),
+            _ => {}
+        }
+        if matches!(name, "web-1" | "web-2") {
+            step.blocked_by.push(Block {
+                code: Code::GuardRail,
+                reason: "`maxDisruptive` is 3".into(),
+                way_out: "they follow in the next pass".into(),
+            });
+        }
+        plan.steps.push(step);
+    }
+    plan
+}
+
+#[test]
+fn what_several_moves_have_alike_is_told_once_with_the_machines() {
+    let plan = evacuation();
+    let text = as_text(&plan, text::Options::default());
+    insta::assert_snapshot!("text_of_an_evacuation", text);
+    let markdown = markdown::render(&plan);
+    insta::assert_snapshot!("markdown_of_an_evacuation", markdown);
+    let times = |text: &str, what: &str| text.matches(what).count();
+    let own = [("connections of the machine break", 1), ("cache: writeback", 1), ("may not converge", 1)];
+    for (what, n) in own {
+        assert_eq!((times(&text, what), times(&markdown, what)), (n, n), "{what}");
+    }
+    assert_eq!((times(&text, "maxDisruptive"), times(&markdown, "maxDisruptive")), (1, 1));
+    assert!(text.contains("2 of 5 moves: warning[D0619]") && text.contains("moves: db-1, db-2\n"), "{text}");
+    // With everything, what was passed is told in the same way; JSON keeps all of it at each step.
+    let full = as_text(&plan, text::Options { full: true, ..Default::default() });
+    assert_eq!((times(&full, "`kvm-a` and `kvm-b` were read"), times(&full, "`kvm-a` and `kvm-c` were read")), (1, 1));
+    let mut out = Vec::new();
+    json::write(&mut out, &plan).unwrap();
+    assert_eq!(times(&String::from_utf8(out).unwrap(), SEGMENT), 5);
 }
 
 fn as_text(plan: &Plan, options: text::Options) -> String {

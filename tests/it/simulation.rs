@@ -2,6 +2,7 @@
 //! paused time, so an hour of migration costs nothing, and nothing depends on how busy the machine is.
 
 mod actions;
+mod asks;
 mod converge;
 mod crash;
 mod disks;

@@ -7,8 +7,8 @@ guest    mem (MiB, 256), vcpu, dirty (MiB of memory it keeps writing), rate (MiB
          drate (KiB/s written to the first disk), addr (its address on eth0), boot (kernel, or none: BIOS only, starts in
          a second)
 disks    disk (paths, comma-separated; nbd:HOST:PORT:EXPORT for a network disk), fmt, cache
-rest     net=1 (an interface on br0), port (UDP port for heartbeats at the client), type, machine, cpu (XML), uuid,
-         meta (XML inside <metadata>), extra (XML inside <devices>)
+rest     net=1 (an interface on br0), agent=1 (a channel for its agent), port (UDP port for heartbeats at the client), type,
+         machine, cpu (XML), uuid, meta (XML inside <metadata>), extra (XML inside <devices>)
 """
 import hashlib
 import sys
@@ -16,7 +16,7 @@ import uuid
 from xml.sax.saxutils import escape
 
 o = dict(mem="256", vcpu="1", dirty="16", rate="4", hb="100", drate="0", addr="", boot="kernel", disk="", fmt="raw",
-         cache="none", net="0", port="", type="qemu", machine="q35", cpu="", uuid="", meta="", extra="")
+         cache="none", net="0", agent="0", port="", type="qemu", machine="q35", cpu="", uuid="", meta="", extra="")
 if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
     sys.exit(__doc__)
 name = sys.argv[1]
@@ -52,6 +52,8 @@ for i, disk in enumerate(filter(None, o["disk"].split(","))):
         x.append(f"<disk type='file' device='disk'>{driver}<source file='{escape(disk)}'/>{target}</disk>")
 if o["net"] != "0":
     x.append("<interface type='bridge'><source bridge='br0'/><model type='virtio'/></interface>")
+if o["agent"] != "0":
+    x.append("<channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>")
 x.append(f"<serial type='udp'><source mode='connect' host='10.77.0.3' service='{port}'/></serial>")
 x.append(f"<memballoon model='virtio'/>{o['extra']}</devices></domain>")
 print("\n".join(x))

@@ -72,11 +72,14 @@ lock() {
 }
 
 prepare_files() {
+  local image file
   mkdir -p "$STATE"/{hosts,shared,bin,guest}
   [ -x "$STATE/bin/pid1" ] || gcc -O2 -static -o "$STATE/bin/pid1" "$HERE/pid1.c"
   "$HERE/credentials.sh" "$STATE" c $ALL_HOSTS
-  "$HERE/guest/build.sh" "$CACHE/guest" >&2
-  cp -u --reflink=auto "$CACHE/guest/vmlinuz" "$CACHE/guest/initrd.gz" "$STATE/guest/"
+  image=$("$HERE/guest/build.sh" "$CACHE/guest")
+  for file in vmlinuz initrd.gz; do
+    cmp -s "$image/$file" "$STATE/guest/$file" || cp --reflink=auto "$image/$file" "$STATE/guest/"
+  done
 }
 
 # Two switches in a namespace of their own: `mgmt` carries libvirt and migrations, `guests` the guests' network.

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::journal::contract::{self, at, plan, step};
+use std::fs;
 
 fn fresh() -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
@@ -16,6 +17,7 @@ fn keeps_the_contract() {
         contract::a_new_attempt_takes_the_place_of_the_old_one,
         contract::history_tells_what_was_judged,
         contract::what_a_move_was_stands_beside_what_was_predicted,
+        contract::moves_of_a_migration_are_kept_with_its_revision,
     ] {
         let (_folder, path) = fresh();
         promise(&Sqlite::open(path).unwrap());

@@ -19,9 +19,10 @@ pub enum DirtyRatePolicy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Measurement {
-    /// Over how long, 1 to 60 s in whole seconds. A plan that moves the machine takes as much longer.
+    /// Over how long, 1 to 60 s in whole seconds (the seconds of `virDomainStartDirtyRateCalc`). A plan that moves the machine takes as much longer.
     pub period: Span,
-    /// In which way.
+    /// In which way (`VIR_DOMAIN_DIRTYRATE_MODE_PAGE_SAMPLING`, `VIR_DOMAIN_DIRTYRATE_MODE_DIRTY_BITMAP`,
+    /// `VIR_DOMAIN_DIRTYRATE_MODE_DIRTY_RING`).
     pub mode: DirtyRateMode,
 }
 

@@ -18,14 +18,15 @@ pub struct MigrationPolicySpec {
     /// `VIR_MIGRATE_UNDEFINE_SOURCE`), where a VirtualMachineMigration does not say. A machine that moves because its own
     /// `host:` or placement changes always moves for good: that says where it is at home.
     pub permanent: bool,
-    /// Parallel connections, "multi-FD" (`VIR_MIGRATE_PARALLEL`): a number, or `Auto` for one per 10 Gbit/s of the hosts'
-    /// migration bandwidth, at least 2 (migration guide, 10.4). One connection where not given.
+    /// Parallel connections, "multi-FD" (`VIR_MIGRATE_PARALLEL`, `VIR_MIGRATE_PARAM_PARALLEL_CONNECTIONS`): a number, or
+    /// `Auto` for one per 10 Gbit/s of the hosts' migration bandwidth, at least 2 (migration guide, 10.4). One connection
+    /// where not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parallel_connections: Option<ParallelConnections>,
     /// Longest pause of the guest (`virDomainMigrateSetMaxDowntime`); libvirt's 300 ms where not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_downtime: Option<Span>,
-    /// Upper limit of the transfer (`VIR_MIGRATE_PARAM_BANDWIDTH`).
+    /// Upper limit of the transfer (`VIR_MIGRATE_PARAM_BANDWIDTH`; `virDomainMigrateSetMaxSpeed` while it runs).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bandwidth: Option<Rate>,
     /// Raise the longest pause while the migration runs and does not converge (`virDomainMigrateSetMaxDowntime`).
@@ -39,39 +40,41 @@ pub struct MigrationPolicySpec {
     pub compression: Option<Compression>,
     /// Send memory without copying it in the kernel (`VIR_MIGRATE_ZEROCOPY`); needs parallel connections.
     pub zero_copy: bool,
-    /// How memory and disks travel.
+    /// How memory and disks travel (`VIR_MIGRATE_TLS`, `VIR_MIGRATE_TUNNELLED`; neither for `Direct`).
     pub transport: Transport,
     /// Switch to post-copy (`VIR_MIGRATE_POSTCOPY`, `virDomainMigrateStartPostCopy`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub post_copy: Option<PostCopy>,
-    /// What happens to disks that are not on shared storage (`VIR_MIGRATE_NON_SHARED_DISK`).
+    /// What happens to disks that are not on shared storage (`VIR_MIGRATE_NON_SHARED_DISK`, `VIR_MIGRATE_NON_SHARED_INC`).
+    /// For a machine that is off libvirt copies none, and Drover does (`virStorageVolDownload`, `virStorageVolUpload`).
     pub copy_storage: CopyStorage,
     /// While disks are copied, a write of the guest is done when it is done on both sides
     /// (`VIR_MIGRATE_NON_SHARED_SYNCHRONOUS_WRITES`): the copy always converges, and the guest writes more slowly.
     pub synchronous_writes: bool,
-    /// Delete the source's disks after they were copied and the machine runs at the destination. Otherwise they stay,
-    /// and the plan names them.
+    /// Delete the source's disks after they were copied and the machine runs at the destination (`virStorageVolDelete`;
+    /// libvirt's migration leaves them). Otherwise they stay, and the plan names them.
     pub delete_source_copies: bool,
     /// Only these disks are copied, by their names in the manifest or their targets (`vda`;
     /// `VIR_MIGRATE_PARAM_MIGRATE_DISKS`). A machine that has another disk on storage that the hosts do not share is not
     /// moved. Every disk that needs it where not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub copy_disks: Option<Vec<String>>,
-    /// When to give up, and what then.
+    /// When to give up, and what then (virsh's `--timeout`; Drover keeps the time, no parameter of libvirt does).
     pub timeout: Timeout,
     /// Who drives the move: the source's libvirt daemon (`VIR_MIGRATE_PEER2PEER`), or Drover (`virDomainMigrate3`).
     pub control: Control,
     /// So many further attempts after one that failed, was aborted at its time-out included, and left the machine where it
-    /// was. Failures that pass by themselves are tried again twice where not given.
+    /// was. Failures that pass by themselves are tried again twice where not given. No parameter of libvirt.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = 20))]
     pub retries: Option<u32>,
-    /// When machines with this policy may move, beside the `syncWindows` of Settings; any time where none is given.
+    /// When machines with this policy may move, beside the `syncWindows` of Settings; any time where none is given. No
+    /// parameter of libvirt.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub windows: Vec<SyncWindow>,
     /// What happens where a precheck is not passed, by its name: `Ignore`, `Warn`, `Block`, or `Require` (what could not be
     /// read holds the move back as well). docs/prechecks.md lists them with what each does by itself; those that keep data
-    /// from being lost and machines from running twice can only be made stricter.
+    /// from being lost and machines from running twice can only be made stricter. No parameter of libvirt.
     #[serde(skip_serializing_if = "Prechecks::is_empty")]
     pub prechecks: Prechecks,
     /// Whether it is measured, while a plan is made that moves the machine live, how fast its guest writes to its memory
@@ -171,9 +174,9 @@ pub struct Throttle {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RaiseDowntime {
-    /// The longest that is acceptable.
+    /// The longest that is acceptable (`virDomainMigrateSetMaxDowntime`).
     pub up_to: Span,
-    /// So long between two raises; one minute where not given.
+    /// So long between two raises; one minute where not given. No parameter of libvirt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub every: Option<Span>,
 }
@@ -218,10 +221,10 @@ pub enum Transport {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PostCopy {
-    /// After so long in pre-copy.
+    /// After so long in pre-copy (`virDomainMigrateStartPostCopy` is called then).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<Span>,
-    /// After so many passes over the memory.
+    /// After so many passes over the memory, as `VIR_DOMAIN_JOB_MEMORY_ITERATION` counts them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1000))]
     pub passes: Option<u32>,
@@ -260,9 +263,9 @@ pub enum Control {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Timeout {
-    /// After so long.
+    /// After so long. No parameter of libvirt.
     pub after: Span,
-    /// What then.
+    /// What then (`virDomainAbortJob`, `virDomainMigrateStartPostCopy`, `virDomainSuspend`).
     pub action: TimeoutAction,
 }
 
@@ -275,7 +278,7 @@ impl Default for Timeout {
 /// What happens at the time-out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum TimeoutAction {
-    /// The migration is aborted; the machine stays where it was.
+    /// The migration is aborted (`virDomainAbortJob`); the machine stays where it was.
     #[default]
     Abort,
     /// It switches to post-copy, which always ends; the machine then needs both hosts until it has (`VIR_MIGRATE_POSTCOPY`).

@@ -7,5 +7,5 @@ mod sharing;
 mod spec;
 
 pub use import::import;
-pub use sharing::{Sharing, sharing};
+pub use sharing::{Sharing, compare_by_hand, sharing};
 pub use spec::{PoolSource, PoolType, StoragePoolSpec};

@@ -1,6 +1,6 @@
 //! Compares a StoragePool with each of its hosts, and drafts the steps.
 
-use super::sharing::{Sharing, of_markers, own_marker, state, takes_markers};
+use super::sharing::{Sharing, compare_by_hand, own_marker, sharing, state, takes_markers};
 use super::{PoolSource, PoolType, StoragePoolSpec};
 use crate::action::{Action, MachineAction};
 use crate::domain_xml::{self, Element};
@@ -52,20 +52,23 @@ fn verify(manifest: &Manifest<StoragePoolSpec>, ctx: &Context<'_>, out: &mut Dra
         .filter_map(|h| Some((h, ctx.observed.host(h)?)))
         .filter(|(_, state)| state.driver != "TEST")
         .collect();
-    if !takes_markers(spec.r#type) || hosts.len() < 2 {
+    if hosts.len() < 2 {
         return;
     }
+    let takes_markers = takes_markers(spec.r#type);
     let none = BTreeSet::new();
     let markers = |host: &str| state(manifest, ctx.observed, host).map_or(&none, |p| &p.markers);
     // The one that the others are compared with: it has the most to say, and is the same from pass to pass.
-    let Some((first, first_state)) =
-        hosts.iter().copied().find(|(h, _)| !markers(h).is_empty()).or(hosts.first().copied())
+    let has_to_say = |host: &str| {
+        state(manifest, ctx.observed, host).is_some_and(|p| !(p.markers.is_empty() && p.numbers.is_empty()))
+    };
+    let Some((first, first_state)) = hosts.iter().copied().find(|(h, _)| has_to_say(h)).or(hosts.first().copied())
     else {
         return;
     };
     let (mut different, mut same, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
     for (host, host_state) in hosts.iter().filter(|(h, _)| *h != first) {
-        match of_markers(markers(first), markers(host)) {
+        match sharing(manifest, ctx.observed, first, host) {
             Sharing::Same => same.push(host.as_str()),
             Sharing::Different => different.push(host.as_str()),
             Sharing::NotKnown => unknown.push((host.as_str(), *host_state)),
@@ -99,10 +102,16 @@ fn verify(manifest: &Manifest<StoragePoolSpec>, ctx: &Context<'_>, out: &mut Dra
                 ),
             )
             .of(manifest, "spec.shared")
-            .hint("mount the same storage on all its hosts and refresh the pool there (`virsh pool-refresh`), or take `shared: true` out; no machine moves over it until then"),
+            .hint(match takes_markers {
+                true => "mount the same storage on all its hosts and refresh the pool there (`virsh pool-refresh`), or take `shared: true` out; no machine moves over it until then".to_owned(),
+                false => format!(
+                    "refresh the pool on its hosts (`virsh pool-refresh`): a list may be old. If it stays so, give them the same devices ({}), or take `shared: true` out; no machine moves over it until then",
+                    compare_by_hand(manifest)
+                ),
+            }),
         );
     }
-    if unknown.is_empty() {
+    if unknown.is_empty() || !takes_markers {
         return;
     }
     let own = |host: &str, state: &HostState| own_marker(ctx.resources.fleet(), manifest, host, state);

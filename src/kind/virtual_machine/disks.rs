@@ -8,7 +8,7 @@ use super::sheet::{Sheet, Side, Subject, Way, text, word};
 use super::storage::{DiskSource, disk_path, format_of, same_storage, volume_name};
 use super::{CacheMode, Disk, DiskBus, DiskDevice, DiskFormat, VirtualMachineSpec};
 use crate::action::LiveChange;
-use crate::domain_xml::{self, Edit, Element, Equivalence, Mirror, contains, literal};
+use crate::domain_xml::{self, Edit, Element, Equivalence, contains, literal};
 use crate::finding::Finding;
 use crate::kind::Resources;
 use crate::model::Manifest;
@@ -110,8 +110,8 @@ pub(super) struct Place {
     pub(super) read_only: bool,
     /// Whether several machines may have it.
     pub(super) shareable: bool,
-    /// The copy that is being made of it.
-    pub(super) mirror: Option<Mirror>,
+    /// Why a copy of its bytes would not be the same disk.
+    pub(super) peculiar: Option<&'static str>,
 }
 
 /// Where a machine has the disks of its manifest, in their order: in what runs, or in its definition.
@@ -140,11 +140,22 @@ pub(super) fn places(
             is_wanted: is_wanted_storage(&subject, disk, &wish.source),
             read_only: disk.get("readonly").is_some(),
             shareable: disk.get("shareable").is_some(),
-            mirror: domain_xml::mirror_of_disk(&tree, &target),
+            peculiar: peculiar(disk),
             target,
         })
     };
     Ok(wishes.iter().zip(&partners).map(|(w, p)| place(w, p)).collect())
+}
+
+/// What makes a disk more than the bytes at its path.
+fn peculiar(disk: &Element) -> Option<&'static str> {
+    let says = |name: &str| disk.get(name).is_some() || disk.get("source").is_some_and(|s| s.get(name).is_some());
+    match () {
+        () if says("encryption") => Some("encrypted by QEMU"),
+        () if says("slices") => Some("a slice of its image"),
+        () if says("transient") => Some("transient (what the guest writes is thrown away)"),
+        () => None,
+    }
 }
 
 fn target(disk: &Element) -> Option<&str> {

@@ -32,9 +32,9 @@ pub use disks::disk_alias;
 pub use identity::{domain_name, first_name, mac, uuid};
 pub use import::{ADOPT, ADOPT_ON_CHANGE, Imported, import, manifest_name};
 pub use place::{Footprint, footprint, priority};
-pub use plan::order;
 pub(in crate::kind) use plan::{Errand, go, under_way};
-pub use questions::{of_move, questions};
+pub use plan::{disk_order, order};
+pub use questions::questions;
 pub use render::render;
 pub use spec::*;
 pub use storage::{DiskSource, VolumeWish, disk_path, volume_name, volumes};
@@ -48,6 +48,18 @@ use crate::model::Manifest;
 /// The name of the migration policy in force for a machine: its own, that of its placement, or that of Settings.
 pub(crate) fn policy_name<'a>(m: &'a Manifest<VirtualMachineSpec>, resources: &'a Resources) -> Option<&'a String> {
     m.spec.policy_name().or_else(|| resources.settings.values().next()?.spec.migration_policy.as_ref())
+}
+
+/// The migration policy in force for one move of a machine: the one that a migration names, else that of the machine.
+pub(crate) fn policy_of_move(
+    m: &Manifest<VirtualMachineSpec>,
+    named: Option<&String>,
+    resources: &Resources,
+) -> MigrationPolicySpec {
+    match named.and_then(|n| resources.migration_policies.get(n)) {
+        Some(policy) => policy.spec.clone(),
+        None => policy(m, resources),
+    }
 }
 
 /// The migration policy in force for a machine, or the default.

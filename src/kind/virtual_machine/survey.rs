@@ -13,14 +13,15 @@
 //! The identity of a machine is its UUID; names and marks only lead to it. A host counts as read only when its reading is
 //! complete; one that `fenced: true` vouches for counts as empty while it cannot be read.
 
-use super::VirtualMachineSpec;
 use super::identity;
 use super::place::{self, Places};
+use super::{PowerState, VirtualMachineSpec, footprint};
 use crate::kind::Resources;
 use crate::kind::virtual_machine_migration::Moves;
 use crate::model::Manifest;
 use crate::observed::{DomainState, JobOperation, Observed, Reading, RunState};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::OnceLock;
 use uuid::Uuid;
 
 /// Where a machine is.
@@ -107,9 +108,39 @@ pub struct Survey {
     copies: BTreeMap<Uuid, Vec<Copy>>,
     machines: BTreeMap<Uuid, String>,
     moves: Moves,
+    /// For [`Survey::staying_vcpus`].
+    staying: OnceLock<BTreeMap<String, u64>>,
 }
 
 impl Survey {
+    /// Virtual CPUs of the guests that run on a host and neither leave it nor are shut down; counted once for all hosts.
+    pub fn staying_vcpus(&self, host: &str, resources: &Resources, observed: &Observed) -> u64 {
+        let staying = self.staying.get_or_init(|| {
+            let mut machines = HashMap::new();
+            for machine in resources.virtual_machines.values() {
+                if let Located::At { copy, .. } = self.located(machine.name()) {
+                    machines.insert((copy.host.as_str(), copy.index), machine);
+                }
+            }
+            let mut sums = BTreeMap::new();
+            for (name, reading) in &observed.hosts {
+                let Reading::Present(state) = reading else { continue };
+                let stays = |machine: &&Manifest<VirtualMachineSpec>| {
+                    machine.spec.power_state != PowerState::Stopped
+                        && !matches!(self.target(machine.name()), Some(Target::Host(to)) if to != name)
+                };
+                let running = state.domains.iter().enumerate().filter(|(_, d)| d.is_active());
+                let used = running.filter_map(|(index, domain)| {
+                    let machine = machines.get(&(name.as_str(), index)).copied();
+                    machine.is_none_or(|m| stays(&m)).then(|| u64::from(footprint(machine, Some(domain)).cpus))
+                });
+                sums.insert(name.clone(), used.sum());
+            }
+            sums
+        });
+        staying.get(host).copied().unwrap_or_default()
+    }
+
     /// Looks for every machine on every host, and chooses hosts for those with `placement`. `rebalance`: machines that
     /// may stay may move for balance, whatever Settings say.
     pub fn new(resources: &Resources, observed: &Observed, rebalance: bool) -> Self {

@@ -223,7 +223,11 @@ impl Moves {
 }
 
 /// The move that a member is to make now.
-pub(super) fn wish(m: &Manifest<VirtualMachineMigrationSpec>, member: &Member, resources: &Resources) -> Option<Wish> {
+pub(in crate::kind) fn wish(
+    m: &Manifest<VirtualMachineMigrationSpec>,
+    member: &Member,
+    resources: &Resources,
+) -> Option<Wish> {
     let Stage::Pending { from } = &member.stage else { return None };
     let permanent = m.spec.is_permanent(resources);
     Some(Wish {

@@ -15,6 +15,7 @@ mod plan;
 mod rules;
 mod spec;
 
+pub(in crate::kind) use members::wish;
 pub use members::{Away, Member, Moves, Stage, Wish};
 pub use plan::{MIGRATION_KIND, stand_in};
 pub use spec::{Order, OrderBy, VirtualMachineMigrationSpec};

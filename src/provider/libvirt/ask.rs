@@ -1,5 +1,5 @@
-//! Questions beyond a reading: CPUs and dirty rates. None changes a host, but libvirt answers none over a read-only
-//! connection (since CVE-2019-10167 and CVE-2019-10168 the CPU calls, because they may start an emulator that the caller
+//! Questions beyond a reading: CPUs, firmware, dirty rates. None changes a host, but libvirt answers none over a read-only
+//! connection (since CVE-2019-10167 and CVE-2019-10168 CPUs and domain capabilities, because these calls may start an emulator that the caller
 //! names, which is never done here; a dirty rate, because it takes the domain's state lock). They go over a full connection
 //! that can do nothing else than this.
 
@@ -36,6 +36,14 @@ pub(super) async fn ask(host: &Host, question: Question, deadline: Duration) -> 
         Question::Compare(platform, cpu) => {
             host.call_within("compare a CPU", deadline, move |c| compare(c, &platform, &cpu).map(Answer::Fit)).await
         }
+        Question::Firmware(platform) => {
+            let what = "read what firmware it offers";
+            host.call_within(what, deadline, move |c| {
+                let text = capabilities(c, &platform, what)?;
+                Ok(Answer::Firmware(firmware(&xml::parse(&text, what)?)))
+            })
+            .await
+        }
         Question::DirtyRate(wish) => dirty_rate(host, &wish, deadline).await.map(Answer::DirtyRate),
     }
 }
@@ -49,17 +57,21 @@ fn hypervisor(platform: &Platform, what: &str) -> Result<ffi::cpu::Hypervisor, F
 /// `host-model` of the domain capabilities, as a `<cpu>` element (migration guide, 10.7).
 fn offered(connect: &Connect, platform: &Platform) -> Result<String, Fault> {
     let what = "read what CPU it offers";
-    let text = connect
-        .domain_capabilities(
-            None,
-            platform.arch.as_deref(),
-            platform.machine.as_deref(),
-            platform.virt_type.as_deref(),
-            0,
-        )
-        .during(what)?;
+    let text = capabilities(connect, platform, what)?;
     host_model(&xml::parse(&text, what)?)
         .ok_or_else(|| Fault::odd(what, "its hypervisor offers no `host-model` for this machine type and domain type"))
+}
+
+fn capabilities(connect: &Connect, platform: &Platform, what: &str) -> Result<String, Fault> {
+    let [arch, machine, virt_type] =
+        [&platform.arch, &platform.machine, &platform.virt_type].map(|text| text.as_deref());
+    connect.domain_capabilities(None, arch, machine, virt_type, 0).during(what)
+}
+
+/// The images that `<os firmware='efi'>` chooses from, as far as the domain capabilities list them.
+fn firmware(capabilities: &Element) -> Vec<String> {
+    let loader = capabilities.get("os/loader").filter(|l| l.attribute("supported") == Some("yes"));
+    loader.into_iter().flat_map(|l| l.all("value")).map(Element::text).collect()
 }
 
 fn host_model(capabilities: &Element) -> Option<String> {
@@ -147,5 +159,15 @@ mod tests {
         );
         let none = text.replace("'host-model' supported='yes'", "'host-model' supported='no'");
         assert_eq!(host_model(&crate::domain_xml::parse(&none).unwrap()), None);
+    }
+
+    #[test]
+    fn images_are_those_that_the_loader_lists_and_none_where_there_is_no_loader() {
+        let text = "<domainCapabilities><os supported='yes'><enum name='firmware'><value>efi</value></enum>
+            <loader supported='yes'><value>/fw/code.fd</value><enum name='type'><value>rom</value></enum></loader></os>
+            </domainCapabilities>";
+        assert_eq!(firmware(&crate::domain_xml::parse(text).unwrap()), ["/fw/code.fd"]);
+        let none = text.replace("loader supported='yes'", "loader supported='no'");
+        assert_eq!(firmware(&crate::domain_xml::parse(&none).unwrap()), [] as [String; 0]);
     }
 }

@@ -15,10 +15,10 @@ use super::connect::Hosts;
 use super::domain::{self, word};
 use super::error::{During, Fault};
 use super::{ffi, volume, xml};
-use crate::action::{DiskMove, DiskPlace};
+use crate::action::{DiskMove, DiskPlace, Order};
 use crate::domain_xml::{self, Element, mirror_of_disk, path_of_disk};
 use crate::observed::{DomainState, HALF_COPY, Progress};
-use crate::provider::{ActError, Look, StepCtx};
+use crate::provider::{ActError, Look, StepCtx, StepOrders};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
@@ -102,8 +102,9 @@ pub(super) fn look(c: &Connect, m: &DiskMove) -> Result<Look, Fault> {
             let there = at.now(state).unwrap_or("nowhere on the host");
             return refused(format!("disk `{}` of `{}` is at {there} now", m.target, state.name));
         };
-        if state.managed_save || state.snapshots > 0 {
-            return refused(format!("`{}` has a saved memory image or snapshots, which name the old disk", state.name));
+        if state.managed_save || state.snapshots > 0 || state.checkpoints > 0 {
+            let why = "has a saved memory image, snapshots or checkpoints, which name the old disk";
+            return refused(format!("`{}` {why}", state.name));
         }
         let users = volume::users_and_arriving(c, |d| d.is(&from.pool, &from.volume, &from.path))?;
         let others: Vec<_> = users.into_iter().filter(|u| u.uuid != m.uuid).collect();
@@ -140,25 +141,65 @@ struct Watch {
     until: Instant,
     cancel: CancellationToken,
     progress: Arc<dyn Fn(Progress) + Send + Sync>,
+    orders: StepOrders,
     begun: Instant,
+}
+
+impl Watch {
+    /// Refuses to go on where a newer commit says so, before the disk is at its new place.
+    fn heed(&mut self, m: &DiskMove) -> Result<Option<Option<u64>>, Fault> {
+        match self.orders.news() {
+            Some(Order::Abort { why }) => Err(Fault::refused(
+                format!(
+                    "the move of disk `{}` of `{}` is not wanted any more: {why}; the machine keeps its old disk",
+                    m.target, m.name
+                ),
+                "nothing is to be done: it is what the newer commit says",
+            )),
+            Some(Order::CopyRate(mib)) => Ok(Some(mib)),
+            Some(Order::Limits(_)) | None => Ok(None),
+        }
+    }
+}
+
+/// Changes the limit of a copy that runs. Where libvirt does not take it, the copy goes on as it was.
+fn set_rate(domain: &Domain, m: &DiskMove, mib: Option<u64>) {
+    let bytes = mib.map_or(0, |mib| mib.saturating_mul(1 << 20));
+    match ffi::set_block_job_speed(domain, &m.target, bytes).during("change the bandwidth of a disk's copy") {
+        Ok(()) => tracing::info!(domain = m.name, disk = m.target, mib, "bandwidth of a disk's copy is another now"),
+        Err(fault) => {
+            tracing::warn!(domain = m.name, disk = m.target, error = %fault, "the copy goes on with its old bandwidth");
+        }
+    }
 }
 
 pub(super) async fn act(hosts: &Hosts, m: &DiskMove, ctx: &StepCtx) -> Result<(), ActError> {
     let (host, m) = (hosts.get(&m.host)?, m.clone());
     let now = Instant::now();
-    let watch =
-        Watch { until: now + ctx.deadline, cancel: ctx.cancel.clone(), progress: ctx.progress.clone(), begun: now };
+    let mut watch = Watch {
+        until: now + ctx.deadline,
+        cancel: ctx.cancel.clone(),
+        progress: ctx.progress.clone(),
+        orders: ctx.orders.clone(),
+        begun: now,
+    };
     let what = format!("move disk `{}` of `{}`", m.target, m.name);
-    host.call_alone(&what, ctx.deadline, move |c| move_disk(c, &m, &watch)).await?;
+    host.call_alone(&what, ctx.deadline, move |c| move_disk(c, &m, &mut watch)).await?;
     Ok(())
 }
 
-fn move_disk(c: &Connect, m: &DiskMove, watch: &Watch) -> Result<(), Fault> {
+fn move_disk(c: &Connect, m: &DiskMove, watch: &mut Watch) -> Result<(), Fault> {
     let (domain, state) = domain::get(c, m.uuid)?;
     let at = Where::of(&state, &m.target)?;
     if at.now(&state) != Some(&m.to.path) {
         let moved = if state.is_active() {
-            let begun = if at.is_copied_to(&m.to.path) { Ok(()) } else { begin(c, m, &domain) };
+            let begun = if at.is_copied_to(&m.to.path) {
+                // An earlier run's: it may have had another limit.
+                set_rate(&domain, m, m.bandwidth_mib);
+                Ok(())
+            } else {
+                begin(c, m, &domain)
+            };
             begun.and_then(|()| follow(c, m, watch))
         } else {
             copy_off(c, m, watch)
@@ -183,8 +224,8 @@ fn begin(c: &Connect, m: &DiskMove, domain: &Domain) -> Result<(), Fault> {
     let pool = prepare(c, &m.to, info.allocation)?;
     let sparse = volume::is_made_of_files(&super::pool::description(&pool, &m.to.pool)?);
     let definition = volume::definition(&m.to.volume, info.capacity, &m.format, sparse, None);
-    let made = StorageVol::create_xml(&pool, &definition, 0).during(format!("make volume `{}`", m.to.volume))?;
-    is_where_planned(&made, &m.to)?;
+    let made = StorageVol::create_xml(&pool, &definition, 0).during(format!("make volume `{}`", m.to.volume));
+    is_where_planned(&ours(&pool, &m.to, made)?, &m.to)?;
     let destination = destination(m);
     let bandwidth = m.bandwidth_mib.map(|mib| mib.saturating_mul(1 << 20));
     let flags = sys::VIR_DOMAIN_BLOCK_COPY_REUSE_EXT | sys::VIR_DOMAIN_BLOCK_COPY_TRANSIENT_JOB;
@@ -242,6 +283,28 @@ fn prepare(c: &Connect, to: &DiskPlace, needs: u64) -> Result<virt::storage_pool
 /// Size of a marker: some pool types have no volume of nothing.
 const MARKER_BYTES: u64 = 4096;
 
+/// A volume that was just made. Where somebody else's came to be there first, the marker must not stay beside it: it would
+/// make that volume half a copy, which may be removed.
+fn ours(
+    pool: &virt::storage_pool::StoragePool,
+    to: &DiskPlace,
+    made: Result<StorageVol, Fault>,
+) -> Result<StorageVol, Fault> {
+    made.inspect_err(|fault| {
+        let is_taken = fault.code() == Some(sys::VIR_ERR_STORAGE_VOL_EXIST) || fault.says("already in use");
+        if is_taken && let Ok(Some(marked)) = volume::find(pool, &marker(to)) {
+            let _ = marked.delete(0);
+        }
+    })
+}
+
+/// When a volume was last written to, where it is a file; nothing of a device.
+fn written_at(volume: &StorageVol, name: &str) -> Result<Option<String>, Fault> {
+    let what = format!("read volume `{name}`");
+    let root = xml::parse(&volume.xml_desc(0).during(&what)?, &what)?;
+    Ok(xml::text_at(&root, "target/timestamps/mtime"))
+}
+
 fn is_where_planned(made: &StorageVol, to: &DiskPlace) -> Result<(), Fault> {
     let path = made.path().during(format!("read volume `{}`", to.volume))?;
     if path == to.path {
@@ -252,9 +315,9 @@ fn is_where_planned(made: &StorageVol, to: &DiskPlace) -> Result<(), Fault> {
 }
 
 /// Follows the mirror until it is complete, and switches the disk over to it.
-fn follow(c: &Connect, m: &DiskMove, watch: &Watch) -> Result<(), Fault> {
+fn follow(c: &Connect, m: &DiskMove, watch: &mut Watch) -> Result<(), Fault> {
     let what = format!("follow the copy of disk `{}` of `{}`", m.target, m.name);
-    let (mut moved_at, mut last) = (Instant::now(), 0);
+    let (mut moved_at, mut last, mut rate) = (Instant::now(), 0, m.bandwidth_mib);
     loop {
         let (domain, state) = domain::get(c, m.uuid)?;
         let at = Where::of(&state, &m.target)?;
@@ -278,6 +341,17 @@ fn follow(c: &Connect, m: &DiskMove, watch: &Watch) -> Result<(), Fault> {
         if job.done != last {
             (last, moved_at) = (job.done, Instant::now());
         }
+        match watch.heed(m) {
+            Ok(Some(newer)) if newer != rate => {
+                set_rate(&domain, m, newer);
+                rate = newer;
+            }
+            Ok(_) => {}
+            Err(not_wanted) => {
+                ffi::end_block_job(&domain, &m.target, 0).during("abort the copy of a disk")?;
+                return Err(not_wanted);
+            }
+        }
         if at.mirror.as_ref().is_some_and(|mirror| mirror.ready) {
             return pivot(c, m, &domain);
         }
@@ -287,15 +361,18 @@ fn follow(c: &Connect, m: &DiskMove, watch: &Watch) -> Result<(), Fault> {
                 m.target, m.name
             )));
         }
-        let stuck = moved_at.elapsed() >= STALL;
-        if stuck || Instant::now() + POLL >= watch.until {
+        if moved_at.elapsed() >= STALL {
             ffi::end_block_job(&domain, &m.target, 0).during("abort the copy of a disk")?;
-            let why = if stuck {
-                format!("the copy of disk `{}` of `{}` stood still for {} s", m.target, m.name, STALL.as_secs())
-            } else {
-                format!("the copy of disk `{}` of `{}` did not end in time", m.target, m.name)
-            };
-            return Err(Fault::refused(format!("{why}, and was aborted"), "look at the new storage, and at its load"));
+            let (disk, stall) = (&m.target, STALL.as_secs());
+            let why = format!("the copy of disk `{disk}` of `{}` stood still for {stall} s, and was aborted", m.name);
+            return Err(Fault::refused(why, "look at the new storage, and at its load"));
+        }
+        // It moves, so it will end; what has been copied is not thrown away for being slow.
+        if Instant::now() + POLL >= watch.until {
+            return Err(Fault::left(format!(
+                "the copy of disk `{}` of `{}` still goes on, and is followed again",
+                m.target, m.name
+            )));
         }
         std::thread::sleep(POLL);
     }
@@ -328,7 +405,7 @@ fn progress(job: ffi::BlockJob, elapsed: Duration) -> Progress {
 }
 
 /// Copies the volume of a machine that is off, and writes the copy into its definition.
-fn copy_off(c: &Connect, m: &DiskMove, watch: &Watch) -> Result<(), Fault> {
+fn copy_off(c: &Connect, m: &DiskMove, watch: &mut Watch) -> Result<(), Fault> {
     let from = origin(m)?;
     let source_pool = volume::active_pool(c, &from.pool)?;
     let source = volume::find(&source_pool, &from.volume)?.ok_or_else(|| {
@@ -342,9 +419,17 @@ fn copy_off(c: &Connect, m: &DiskMove, watch: &Watch) -> Result<(), Fault> {
     let pool = wait_until_unused(watch, || prepare(c, &m.to, there.allocation))?;
     let sparse = volume::is_made_of_files(&super::pool::description(&pool, &m.to.pool)?);
     let definition = volume::definition(&m.to.volume, there.capacity, &m.format, sparse, None);
+    let since = written_at(&source, &from.volume)?;
     let made = StorageVol::create_xml_from(&pool, &definition, &source, 0)
-        .during(format!("copy volume `{}` of pool `{}` to pool `{}`", from.volume, from.pool, m.to.pool))?;
-    is_where_planned(&made, &m.to)?;
+        .during(format!("copy volume `{}` of pool `{}` to pool `{}`", from.volume, from.pool, m.to.pool));
+    is_where_planned(&ours(&pool, &m.to, made)?, &m.to)?;
+    // libvirt cannot be made to stop copying a volume: what came meanwhile is heeded now.
+    watch.heed(m)?;
+    // It may have been started and stopped again meanwhile: then the copy is of no one moment.
+    if written_at(&source, &from.volume)? != since {
+        let why = format!("volume `{}` was written to while it was copied; the machine keeps it", from.volume);
+        return Err(Fault::refused(why, "leave the machine off until its disk has moved, or move it while it runs"));
+    }
     let before = put(c, m, &from.path)?;
     // Started in between, it runs on the old volume, and the copy is not what it was.
     let (_, state) = domain::get(c, m.uuid)?;
@@ -421,9 +506,18 @@ fn finish(c: &Connect, m: &DiskMove) -> Result<(), Fault> {
             volume::delete_unused(c, &from.pool, &old, &from.volume)?;
         }
     }
-    let pool = volume::active_pool(c, &m.to.pool)?;
-    match volume::find(&pool, &marker(&m.to))? {
-        Some(found) => found.delete(0).during(format!("remove the marker of volume `{}`", m.to.volume)),
+    // One that was left at the old place would make the old volume half a copy to whoever moves a disk there next.
+    if let Some(from) = &m.from
+        && super::pool::find(c, &from.pool)?.is_some_and(|p| p.is_active().unwrap_or(false))
+    {
+        unmark(c, from)?;
+    }
+    unmark(c, &m.to)
+}
+
+fn unmark(c: &Connect, place: &DiskPlace) -> Result<(), Fault> {
+    match volume::find(&volume::active_pool(c, &place.pool)?, &marker(place))? {
+        Some(found) => found.delete(0).during(format!("remove the marker of volume `{}`", place.volume)),
         None => Ok(()),
     }
 }

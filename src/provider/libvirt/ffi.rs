@@ -19,7 +19,7 @@ pub(super) mod cpu;
 pub(super) mod dirty;
 mod events;
 
-pub(super) use block::{BlockJob, block_copy, block_job, end_block_job};
+pub(super) use block::{BlockJob, block_copy, block_job, end_block_job, set_block_job_speed};
 pub(super) use events::{Listening, Told};
 
 use std::collections::BTreeMap;

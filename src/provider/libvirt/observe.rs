@@ -170,7 +170,8 @@ fn read_pool(pool: &StoragePool, name: &str) -> Result<PoolState, Fault> {
     let text = pool.xml_desc(0).during(what())?;
     let root = xml::parse(&text, &what())?;
     let mut volumes = BTreeMap::new();
-    let mut markers = BTreeSet::new();
+    let (mut markers, mut numbers) = (BTreeSet::new(), BTreeSet::new());
+    let is_numbered = matches!(root.attribute("type"), Some("logical" | "scsi" | "iscsi"));
     if active {
         let listed = match pool.list_all_volumes(0).during(format!("list the volumes of pool `{name}`")) {
             // Stopped since it was asked: no reason not to know the whole host.
@@ -189,6 +190,7 @@ fn read_pool(pool: &StoragePool, name: &str) -> Result<PoolState, Fault> {
             let result = volume.xml_desc(0).during(format!("read volume `{volume_name}` of pool `{name}`"));
             match result {
                 Ok(text) => {
+                    numbers.extend(is_numbered.then(|| volume_number(&text)).flatten());
                     volumes.insert(volume_name, volume_state(&text)?);
                 }
                 // Deleted behind the pool's back: the pool lists it until it is refreshed.
@@ -207,8 +209,18 @@ fn read_pool(pool: &StoragePool, name: &str) -> Result<PoolState, Fault> {
         available: info.available,
         xml: text,
         markers,
+        numbers,
         volumes,
     })
+}
+
+/// The number that the storage gave a volume: its key, where that is more than its path or name. For a logical volume it
+/// is LVM's UUID (libvirt reads it from `lvs`), for a SCSI unit its serial (`scsi_id`); where libvirt has none it puts the
+/// path there.
+fn volume_number(text: &str) -> Option<String> {
+    let root = domain_xml::parse(text).ok()?;
+    let key = xml::text_at(&root, "key").filter(|k| !k.is_empty() && !k.starts_with('/'))?;
+    (xml::text_at(&root, "name").as_ref() != Some(&key)).then_some(key)
 }
 
 /// A volume from its description; libvirt prints sizes in bytes.

@@ -320,9 +320,12 @@ pub(super) fn look_delete(connect: &Connect, pool: &str, name: &str, path: &str)
         return Ok(Look::Refused { reason });
     }
     let users = users_and_arriving(connect, |disk| disk.is(pool, name, path))?;
-    Ok(match users.as_slice() {
-        [] => Look::Ready,
-        users => Look::Refused { reason: format!("volume `{name}` is in use by {}", names(users)) },
+    if let [_, ..] = users.as_slice() {
+        return Ok(Look::Refused { reason: format!("volume `{name}` is in use by {}", names(&users)) });
+    }
+    Ok(match overlay_over(connect, path)? {
+        None => Look::Ready,
+        Some(above) => Look::Refused { reason: format!("volume `{name}` is the backing image of `{above}`") },
     })
 }
 
@@ -333,12 +336,38 @@ pub(super) fn delete(connect: &Connect, pool: &str, name: &str) -> Result<(), Fa
     }
 }
 
-/// Deletes a volume that no domain of the host has.
+/// A volume of the host's started pools that is an overlay over an image. The definition of a machine that is off names the
+/// overlay only, so its users do not tell.
+fn overlay_over(connect: &Connect, path: &str) -> Result<Option<String>, Fault> {
+    for pool in connect.list_all_storage_pools(sys::VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE).during("list its pools")? {
+        let listed = match pool.list_all_volumes(0).during("list the volumes of a pool") {
+            // Stopped since it was asked.
+            Err(_) if !pool.is_active().during("read a pool")? => continue,
+            listed => listed?,
+        };
+        for volume in listed {
+            let name = volume.name().during("read a volume's name")?;
+            match state(&volume, &name) {
+                Ok(found) if found.backing.as_deref() == Some(path) => return Ok(Some(name)),
+                // Deleted behind the pool's back: the pool lists it until it is refreshed.
+                Err(fault) if !(fault.is_absent() || fault.says("no such file")) => return Err(fault),
+                _ => {}
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Deletes a volume that no domain of the host has, and no other volume is an overlay over.
 pub(super) fn delete_unused(c: &Connect, pool: &str, found: &StorageVol, name: &str) -> Result<(), Fault> {
     let path = found.path().during(format!("read volume `{name}`"))?;
     let users = users(c, |d| d.is(pool, name, &path))?;
     if !users.is_empty() {
         let why = format!("volume `{name}` is in use by {}", names(&users));
+        return Err(Fault::refused(why, "it is left alone"));
+    }
+    if let Some(above) = overlay_over(c, &path)? {
+        let why = format!("volume `{name}` is the backing image of `{above}`");
         return Err(Fault::refused(why, "it is left alone"));
     }
     found.delete(0).during(format!("delete volume `{name}` of pool `{pool}`"))

@@ -287,7 +287,7 @@ fn start(state: &mut State, host: &str, uuid: Uuid, paused: bool) -> Result<(), 
             None => return Err(format!("Network not found: no network with matching name '{network}'")),
         }
     }
-    let live = define::live(&xml, id)?;
+    let live = define::live(&xml, id, machine.cpu.as_ref())?;
     with_domain(state, host, uuid, |d| {
         d.owner = define::owner(&live);
         d.live_xml = Some(live);

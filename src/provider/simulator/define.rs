@@ -2,7 +2,7 @@
 //! After libvirt 11.3 on x86_64; only as much of it as a comparison could trip over.
 
 use crate::domain_xml::{self, Element, Node};
-use crate::observed::{HostState, MoveMark, OwnerMark};
+use crate::observed::{HostCpu, HostState, MoveMark, OwnerMark};
 use uuid::Uuid;
 
 /// Name and UUID of a definition.
@@ -217,10 +217,13 @@ fn addresses(devices: &mut Element) {
     }
 }
 
-/// The definition of a domain that runs.
-pub(super) fn live(persistent: &str, id: u64) -> Result<String, String> {
+/// The definition of a domain that runs on a host with this CPU.
+pub(super) fn live(persistent: &str, id: u64, host: Option<&HostCpu>) -> Result<String, String> {
     let mut root = domain_xml::parse(persistent).map_err(|e| format!("XML error: {e}"))?;
     root.set("id", id.to_string());
+    if let (Some(cpu), Some(host)) = (root.elements_mut().find(|e| e.name == "cpu"), host) {
+        take_model(cpu, host);
+    }
     let devices = root.ensure("devices");
     let mut counts: std::collections::BTreeMap<String, usize> = std::collections::BTreeMap::new();
     for device in devices.elements_mut().filter(|d| d.name != "emulator") {
@@ -229,6 +232,21 @@ pub(super) fn live(persistent: &str, id: u64) -> Result<String, String> {
         *n += 1;
     }
     Ok(root.to_xml())
+}
+
+/// `host-model` becomes the host's CPU when a domain starts, and stays that wherever the domain goes.
+fn take_model(cpu: &mut Element, host: &HostCpu) {
+    if cpu.attribute("mode") != Some("host-model") {
+        return;
+    }
+    for (name, value) in [("mode", "custom"), ("match", "exact"), ("check", "full")] {
+        cpu.set(name, value);
+    }
+    let own: Vec<String> = cpu.all("feature").filter_map(|f| f.attribute("name").map(str::to_owned)).collect();
+    let is_new = |e: &&Element| e.attribute("name").is_none_or(|name| !own.iter().any(|o| o == name));
+    let model: Vec<Node> =
+        super::ask::host_model(host).elements().filter(is_new).map(|e| Node::Element(e.clone())).collect();
+    cpu.children.splice(0..0, model);
 }
 
 /// What a device of a running domain has more than its definition.
@@ -412,7 +430,7 @@ mod tests {
         assert!(root.attribute_at("os/type", "machine").unwrap().starts_with("pc-q35-"));
         assert_eq!(root.text_at("memory").unwrap(), "1048576");
         assert!(root.get("devices/interface/mac").is_some() && root.get("devices/disk/address").is_some());
-        let live = live(&once, 3).unwrap();
+        let live = live(&once, 3, None).unwrap();
         assert_eq!(domain_xml::parse(&live).unwrap().attribute("id"), Some("3"));
         assert_eq!(fill_in(&live, &host).unwrap(), once, "a definition made from the live one is the persistent one");
     }

@@ -1,13 +1,14 @@
-//! A disk that goes to another pool of its host. In the simulation the copy takes no time, but one that was left half way
-//! can be there ([`World::leave_half_copy`](super::World::leave_half_copy)).
+//! A disk that goes to another pool of its host. A running machine's is mirrored for as long as its bytes take, and its
+//! mirror stays where Drover dies meanwhile; that of a machine that is off is copied at once.
 
 use super::act::{set_owner, volume_path, with_domain};
 use super::look::{self, refused};
 use super::state::State;
 use crate::action::{DiskMove, DiskPlace};
 use crate::domain_xml::{self, Element, Node, mirror_of_disk, path_of_disk};
-use crate::observed::{DomainState, HALF_COPY, VolumeState};
+use crate::observed::{DomainState, HALF_COPY, Progress, VolumeState};
 use crate::provider::Look;
+use std::time::Duration;
 use uuid::Uuid;
 
 /// Where the definitions of a machine have a disk.
@@ -59,6 +60,60 @@ pub(super) fn cancel(state: &mut State, host: &str, uuid: Uuid, target: &str, to
     Ok(())
 }
 
+/// Bytes a second that a copy without a limit makes.
+const COPY_RATE: u64 = 100_000_000;
+
+/// Begins to mirror a running machine's disk, or finds that under way: the bytes to copy. `None` where there is nothing
+/// that takes time.
+pub(super) fn begin(state: &mut State, m: &DiskMove) -> Result<Option<u64>, String> {
+    let Some(domain) = state.domain(&m.host, m.uuid) else { return Ok(None) };
+    let is_there = places(domain, &m.target).iter().all(|p| p.as_deref() == Some(&m.to.path));
+    if !domain.is_active() || is_there {
+        return Ok(None);
+    }
+    if !is_copied_to(domain, &m.target, &m.to.path) {
+        let action = crate::action::MachineAction::MoveDisk(Box::new(m.clone()));
+        if look::look(state, &action) != Look::Ready {
+            return Ok(None);
+        }
+        leave_half(state, &m.host, m.uuid, &m.target, &m.to)?;
+    }
+    let from = m.from.as_ref().and_then(|from| state.volumes(&m.host, &from.pool)?.get(&from.volume));
+    Ok(Some(from.map_or(0, |v| v.allocation)))
+}
+
+/// Whether the mirror is there still; where it is not (the machine went off), the half copy is removed.
+pub(super) fn goes_on(state: &mut State, m: &DiskMove) -> bool {
+    let goes_on = state.domain(&m.host, m.uuid).is_some_and(|d| is_copied_to(d, &m.target, &m.to.path));
+    if !goes_on {
+        discard(state, &m.host, &m.to, true);
+    }
+    goes_on
+}
+
+/// Bytes that a copy with a limit in MiB/s makes in a time.
+#[expect(clippy::cast_precision_loss, reason = "a simulated copy needs no exact bytes")]
+pub(super) fn copied(limit_mib: Option<u64>, elapsed: Duration) -> f64 {
+    limit_mib.map_or(COPY_RATE, |mib| (mib << 20).min(COPY_RATE)) as f64 * elapsed.as_secs_f64()
+}
+
+#[expect(clippy::cast_precision_loss, reason = "as above")]
+pub(super) fn is_copied(copied: f64, bytes: u64) -> bool {
+    copied >= bytes as f64
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "never negative, and cut at the total")]
+pub(super) fn progress(copied: f64, bytes: u64) -> Progress {
+    let processed = (copied as u64).min(bytes);
+    Progress {
+        phase: "copying a disk".into(),
+        processed,
+        remaining: bytes - processed,
+        total: bytes,
+        ..Progress::default()
+    }
+}
+
 /// What a Drover leaves that dies while it copies a disk: the mirror in what runs, the new volume and its marker.
 pub(super) fn leave_half(
     state: &mut State,
@@ -108,7 +163,7 @@ pub(super) fn look(state: &State, m: &DiskMove) -> Result<Look, Look> {
     }
     look::not_moving(domain)?;
     if is_copied_to(domain, &m.target, &m.to.path) {
-        return Ok(Look::Ready);
+        return Ok(Look::Running);
     }
     let Some(from) = m.from.as_ref().filter(|f| all_at(&f.path)) else {
         return Err(refused(format!("disk `{}` of `{}` is elsewhere now", m.target, domain.name)));

@@ -7,6 +7,7 @@ use std::time::Duration;
 #[allow(missing_docs)]
 pub enum Call {
     Observe,
+    Ask,
     Look,
     Act,
     Verify,

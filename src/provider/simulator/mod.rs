@@ -10,6 +10,7 @@
 //! guest's memory against the host's on start; UUIDs and MAC addresses that are filled in are derived from names.
 
 mod act;
+mod ask;
 mod define;
 mod disk;
 mod faults;
@@ -20,9 +21,9 @@ mod state;
 pub use faults::{Call, Effect, Fault};
 
 use super::{ActError, Actor, Look, Observer, StepCtx, WriteFleet};
-use crate::action::{Action, AtTimeout, DiskPlace, MachineAction, Migration, Order};
+use crate::action::{Action, AtTimeout, DiskMove, DiskPlace, MachineAction, Migration, Order};
 use crate::observed::{
-    CellState, DomainState, HostState, InterfaceState, NetworkState, Reading, RunState, VolumeState,
+    Answer, CellState, DomainState, HostState, InterfaceState, NetworkState, Question, Reading, RunState, VolumeState,
 };
 use async_trait::async_trait;
 use faults::Faults;
@@ -185,6 +186,11 @@ impl World {
         } else {
             state.stubborn.remove(&uuid);
         }
+    }
+
+    /// How fast a guest writes to its memory, in bytes a second; each has a rate of its own where nobody says one.
+    pub fn set_dirty_rate(&self, uuid: Uuid, bytes_per_second: u64) {
+        self.state().dirty_rates.insert(uuid, bytes_per_second);
     }
 
     /// How long each call takes.
@@ -374,12 +380,52 @@ impl World {
             MachineAction::ShutdownDomain { host, uuid, timeout_millis, force } => {
                 self.shut_down(action, host, *uuid, Duration::from_millis(*timeout_millis), *force, ctx).await
             }
+            MachineAction::MoveDisk(m) => self.move_disk(action, m, ctx).await,
             other => {
                 let mut state = self.state();
                 state.settle(Instant::now());
                 act::act(&mut state, other)
             }
         }
+    }
+
+    /// Copies a running machine's disk for as long as that takes, and switches it over.
+    async fn move_disk(&self, action: &MachineAction, m: &DiskMove, ctx: &StepCtx) -> Result<(), ActError> {
+        let (mut begun, mut done) = (Instant::now(), 0.0);
+        let (mut rate, mut news) = (m.bandwidth_mib, ctx.orders.clone());
+        let Some(bytes) = disk::begin(&mut self.state(), m).map_err(ActError::permanent)? else {
+            return act::act(&mut self.state(), action);
+        };
+        self.kept().await;
+        loop {
+            match news.news() {
+                Some(Order::Abort { why }) => {
+                    let mut state = self.state();
+                    disk::cancel(&mut state, &m.host, m.uuid, &m.target, &m.to).map_err(ActError::permanent)?;
+                    return Err(ActError::permanent(format!("{}: not wanted any more: {why}", m.host)));
+                }
+                Some(Order::CopyRate(newer)) => {
+                    done += disk::copied(rate, begun.elapsed());
+                    (begun, rate) = (Instant::now(), newer);
+                }
+                Some(Order::Limits(_)) | None => {}
+            }
+            if !disk::goes_on(&mut self.state(), m) {
+                let message = format!("{}: the copy of disk `{}` ended before it was complete", m.host, m.target);
+                return Err(ActError::permanent(message));
+            }
+            let copied = done + disk::copied(rate, begun.elapsed());
+            (ctx.progress)(disk::progress(copied, bytes));
+            if disk::is_copied(copied, bytes) {
+                break;
+            }
+            self.wait(ctx).await?;
+            self.reach(&[&m.host])?;
+        }
+        let mut state = self.state();
+        disk::act(&mut state, m).map_err(ActError::permanent)?;
+        state.audit();
+        Ok(())
     }
 
     async fn shut_down(
@@ -529,7 +575,7 @@ fn default_host(name: &str) -> HostState {
         libvirt_version: "11.3.0".into(),
         hypervisor_version: "10.0.2".into(),
         arch: "x86_64".into(),
-        cpu: None,
+        cpu: Some(ask::default_cpu()),
         cpus: 16,
         memory: 64 << 30,
         free_memory: 64 << 30,
@@ -573,6 +619,12 @@ impl Observer for World {
         }
         let view = self.state().view(host);
         view.map_or_else(|| unknown(format!("there is no simulated host `{host}`")), Reading::Present)
+    }
+
+    async fn ask(&self, host: &str, question: Question, _deadline: Duration) -> Result<Answer, String> {
+        let effects = self.call(Call::Ask, None, &[host]).await.map_err(|e| e.message)?;
+        lost(&effects).map_err(|e| e.message)?;
+        ask::answer(&self.state(), host, question)
     }
 }
 

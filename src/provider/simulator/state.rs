@@ -35,6 +35,9 @@ pub(super) struct State {
     pub shutdowns: BTreeMap<Uuid, Shutdown>,
     /// Guests that ignore it.
     pub stubborn: BTreeSet<Uuid>,
+    /// Bytes that guests write to their memory in a second, where somebody said so.
+    #[serde(default)]
+    pub dirty_rates: BTreeMap<Uuid, u64>,
     /// Machines that were seen running in two places; never forgotten.
     pub ran_twice: BTreeSet<String>,
     /// Actions that were carried out though their preconditions did not hold; never forgotten.
@@ -54,6 +57,7 @@ impl Default for State {
             moves: BTreeMap::new(),
             shutdowns: BTreeMap::new(),
             stubborn: BTreeSet::new(),
+            dirty_rates: BTreeMap::new(),
             ran_twice: BTreeSet::new(),
             violations: Vec::new(),
         }

@@ -86,3 +86,18 @@ fn a_dirty_rate_is_what_the_guest_writes() {
         assert!(gone.contains("not on it any more"), "{gone}");
     });
 }
+
+/// The images that libvirt chooses from are told, and stand in the observation; asked once, they are not asked for again.
+#[test]
+fn the_firmware_that_a_host_offers_is_told() {
+    let Some(lab) = Lab::shared() else { return };
+    let listed = lab.virsh_ok("a", &["domcapabilities", "--machine", "q35", "--virttype", "qemu"]);
+    in_client(&lab, async || {
+        let firmware = [("a".to_owned(), emulated())].into();
+        let observed = asked(Questions { firmware, ..Questions::default() }).await;
+        let images = observed.host("a").unwrap().firmware.clone().unwrap();
+        assert_eq!(images.is_empty(), !listed.contains("OVMF"), "{images:?}");
+        assert!(images.iter().all(|i| listed.contains(&format!("<value>{i}</value>"))), "{images:?}");
+        assert!(observed.host("b").unwrap().firmware.is_none(), "nobody asked for it");
+    });
+}

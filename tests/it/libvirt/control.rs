@@ -226,7 +226,7 @@ fn a_machine_that_has_moved_is_announced_to_its_network() {
             let step = step(Duration::from_secs(60));
             act(&writer, &m, &step).await.unwrap();
             moved(&writer, &m).await;
-            assert_eq!(*step.notes.lock().unwrap(), [] as [String; 0]);
+            assert_eq!(*step.notes.lock().unwrap(), [] as [Note; 0]);
         });
         listener.join().unwrap()
     });

@@ -68,6 +68,13 @@ fn a_machine_without_a_manifest_moves_once_and_stays_somebody_else_s() {
         "0 of 1 moved, 1 waiting",
         &format!("live-migrate {} from kvm-a to kvm-b", vm.name()),
     ]);
+    // Its CPU was compared and its dirty rate measured, though no manifest names it.
+    let checks = super::prechecks::checks(&fleet.plan(&["-o", "json"]).json(), "one");
+    let of = |name: &str| checks.iter().find(|c| c["name"] == name).unwrap_or_else(|| panic!("{checks:#?}"));
+    assert_eq!((&of("cpu")["verdict"], &of("convergence")["verdict"]), (&"Pass".into(), &"Pass".into()), "{checks:#?}");
+    let words = of("convergence")["message"].as_str().unwrap();
+    assert!(words.starts_with("it writes ") && words.contains("can be sent"), "{words}");
+    assert!(of("cpu")["message"].as_str().unwrap().contains("`kvm-b` offers all that its CPU"), "{checks:#?}");
     fleet.start();
     fleet.settles(&first);
     fleet.runs_only_on(&vm, "b");
@@ -97,6 +104,15 @@ fn a_machine_without_a_manifest_moves_once_and_stays_somebody_else_s() {
     let again = fleet.push("again");
     fleet.settles(&again);
     fleet.runs_only_on(&vm, "b");
+    // What it did is in the status, also of a daemon that was started after that.
+    assert_eq!(fleet.terminate(), 0);
+    fleet.start();
+    fleet.settles(&again);
+    let told = fleet.status_text().exits(0).out;
+    let run = told.split("VirtualMachineMigration/one ran at ").nth(1).unwrap_or_else(|| panic!("{told}"));
+    let rows: Vec<Vec<&str>> = run.lines().map(|l| l.split_whitespace().collect()).collect();
+    assert!(told.contains("1 of 1 moved") && run.lines().next().unwrap().contains(&again[..7]), "{told}");
+    assert_eq!(rows[2][..4], [vm.name(), "kvm-a", "kvm-b", "moved"], "{told}");
     fleet.no_migration("one");
     let gone = fleet.push("done with it");
     fleet.settles(&gone);

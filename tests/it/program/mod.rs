@@ -2,6 +2,7 @@
 //! a repository like examples/quickstart, two libvirt hosts. What is asserted is what a user sees: heartbeats from
 //! outside, domain states on both hosts, status, plan, history, exit codes.
 
+mod agent;
 mod cases;
 mod cpu;
 mod crash;

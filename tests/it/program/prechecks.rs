@@ -59,7 +59,7 @@ impl<'lab> Fleet<'lab> {
 }
 
 /// The checks of a machine's migration in a plan as JSON.
-fn checks(plan: &Value, machine: &str) -> Vec<Value> {
+pub(super) fn checks(plan: &Value, machine: &str) -> Vec<Value> {
     let steps = plan["steps"].as_array().unwrap();
     let step = steps.iter().find(|s| s["action"] == "MigrateVirtualMachine" && s["resource"]["name"] == machine);
     step.unwrap_or_else(|| panic!("no move of {machine} in {plan:#}"))["checks"].as_array().unwrap().clone()

@@ -129,6 +129,91 @@ fn the_disk_of_a_machine_that_is_off_goes_to_another_pool() {
     fleet.has_nothing_to_do();
 }
 
+/// The second disk of a machine's manifest, of so many MiB.
+fn bulk(pool: &str, mib: u32) -> String {
+    format!("    - {{name: bulk, pool: {pool}, size: {mib}Mi, format: raw, cache: none}}\n  interfaces:")
+}
+
+/// A machine that runs on host a with a second disk, full of data, on the host's own storage; its policy copies slowly.
+fn with_bulk<'lab>(fleet: &mut Fleet<'lab>, local: &str, mib: u32, bandwidth: &str) -> Rc<Guest<'lab>> {
+    let vm = fleet.machine("web");
+    fleet.change(&vm, "  interfaces:", &bulk(local, mib));
+    fleet.change(&vm, "  host: kvm-a", "  migrationPolicy: slow\n  powerState: Stopped\n  host: kvm-a");
+    fleet.edit("policies.yaml", "bandwidth: 40Mbit/s", &format!("bandwidth: {bandwidth}"));
+    let first = fleet.push("web on kvm-a, off");
+    fleet.start();
+    fleet.settles(&first);
+    fill(&fleet.local_file("a", &format!("{}-bulk.raw", vm.name())));
+    fleet.change(&vm, "  powerState: Stopped\n", "");
+    let on = fleet.push("on");
+    fleet.settles(&on);
+    vm.wait_beats(3);
+    vm
+}
+
+fn is_copying(fleet: &Fleet<'_>, vm: &Guest<'_>) -> bool {
+    fleet.lab.virsh_ok("a", &["blockjob", vm.name(), "vdb", "--raw"]).contains("Block Copy")
+}
+
+fn copying(fleet: &Fleet<'_>, vm: &Guest<'_>) {
+    wait_for("the copy is under way", PATIENCE, || match is_copying(fleet, vm) {
+        true => Ok(()),
+        false => Err(fleet.log_text()),
+    });
+}
+
+/// `git revert` while a disk is copied, by a Drover that lives: the copy ends at once, the machine keeps its old disk and
+/// nothing of the copy stays. Wanted again, and its policy given more bandwidth while it runs: it has it at once.
+#[test]
+fn a_copy_that_runs_heeds_what_git_says_now() {
+    let Some(lab) = Lab::shared() else { return };
+    let mut fleet = Fleet::new(&lab, "heed");
+    let local = fleet.local_pool(false);
+    // One MiB a second: a minute and more.
+    let vm = with_bulk(&mut fleet, &local, 80, "8Mbit/s");
+    let since = SystemTime::now();
+    let volume = format!("{}-bulk.raw", vm.name());
+    let (old, new) = (fleet.local_file("a", &volume), fleet.shared_file(&volume));
+    let half = fleet.shared_file(&format!("{volume}.drover-incoming"));
+
+    fleet.change(&vm, &bulk(&local, 80), &bulk("heed", 80));
+    fleet.push("bulk onto shared storage");
+    copying(&fleet, &vm);
+    assert!(half.exists() && new.exists());
+    fleet.change(&vm, &bulk("heed", 80), &bulk(&local, 80));
+    let back = fleet.push("no, stay");
+    let begun = std::time::Instant::now();
+    fleet.settles(&back);
+    assert!(begun.elapsed() < Duration::from_secs(45), "the copy was waited for: {:?}", begun.elapsed());
+    assert!(!is_copying(&fleet, &vm));
+    assert!(!half.exists() && !new.exists(), "nothing of the copy stays");
+    for flags in [&[][..], &["--inactive"]] {
+        assert_eq!(fleet.disk_at(&vm, "a", "vdb", flags), old_path(&fleet, &volume));
+    }
+    let log = fleet.log_text();
+    assert!(log.contains(&format!("is not wanted any more: the manifest says `{local}` again")), "{log}");
+    fleet.has_nothing_to_do();
+
+    fleet.change(&vm, &bulk(&local, 80), &bulk("heed", 80));
+    fleet.push("yes, move");
+    copying(&fleet, &vm);
+    fleet.edit("policies.yaml", "bandwidth: 8Mbit/s", "bandwidth: 4Gbit/s");
+    let faster = fleet.push("faster");
+    let begun = std::time::Instant::now();
+    fleet.settles(&faster);
+    assert!(begun.elapsed() < Duration::from_secs(45), "at 8 Mbit/s it takes longer: {:?}", begun.elapsed());
+    assert!(fleet.log_text().contains("bandwidth of a disk's copy is another now"), "{}", fleet.log_text());
+    assert_eq!(fleet.disk_at(&vm, "a", "vdb", &[]), format!("/srv/shared/heed/{volume}"));
+    assert!(!half.exists());
+    assert!(std::fs::read(&old).unwrap() == std::fs::read(&new).unwrap(), "the copy is another");
+    fleet.has_lived(&vm, since, "a");
+    fleet.has_nothing_to_do();
+}
+
+fn old_path(fleet: &Fleet<'_>, volume: &str) -> String {
+    format!("/srv/local/{}/{volume}", fleet.name)
+}
+
 /// Killed in the middle of a copy: the next Drover follows it to its end. Killed again, and the commit reverted: the copy is
 /// aborted and nothing of it stays.
 #[test]
@@ -136,29 +221,11 @@ fn a_copy_that_a_dead_drover_left_is_followed_or_aborted() {
     let Some(lab) = Lab::shared() else { return };
     let mut fleet = Fleet::new(&lab, "halfway");
     let local = fleet.local_pool(false);
-    let vm = fleet.machine("web");
-    let bulk =
-        |pool: &str| format!("    - {{name: bulk, pool: {pool}, size: 32Mi, format: raw, cache: none}}\n  interfaces:");
-    fleet.change(&vm, "  interfaces:", &bulk(&local));
-    fleet.change(&vm, "  host: kvm-a", "  migrationPolicy: slow\n  powerState: Stopped\n  host: kvm-a");
-    fleet.edit("policies.yaml", "bandwidth: 40Mbit/s", "bandwidth: 16Mbit/s");
-    let first = fleet.push("web on kvm-a, off");
-    fleet.start();
-    fleet.settles(&first);
+    let vm = with_bulk(&mut fleet, &local, 32, "16Mbit/s");
     let volume = format!("{}-bulk.raw", vm.name());
     let old = fleet.local_file("a", &volume);
-    fill(&old);
-    fleet.change(&vm, "  powerState: Stopped\n", "");
-    let on = fleet.push("on");
-    fleet.settles(&on);
-    vm.wait_beats(3);
-
-    let copying = |fleet: &Fleet<'_>| {
-        wait_for("the copy is under way", PATIENCE, || {
-            let job = lab.virsh_ok("a", &["blockjob", vm.name(), "vdb", "--raw"]);
-            if job.contains("Block Copy") { Ok(()) } else { Err(format!("{job}\n{}", fleet.log_text())) }
-        });
-    };
+    let bulk = |pool: &str| bulk(pool, 32);
+    let copying = |fleet: &Fleet<'_>| copying(fleet, &vm);
     let half = format!("{volume}.drover-incoming");
     fleet.change(&vm, &bulk(&local), &bulk("halfway"));
     fleet.push("bulk onto shared storage");

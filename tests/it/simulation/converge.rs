@@ -2,13 +2,14 @@
 
 use super::scenario::{Dice, HOSTS, by_hand, desired, ground, machines, meddle};
 use super::support::{Run, now, paused};
-use drover::action::{Action, MachineAction};
+use drover::action::{Action, MachineAction, MigrationWay};
+use drover::domain_xml::cpu_of;
 use drover::execute::{Recovered, recover, under_way};
 use drover::journal::Journal;
 use drover::kind::Desired;
-use drover::kind::virtual_machine::{PowerState, RestartPolicy, VirtualMachineSpec};
+use drover::kind::virtual_machine::{PowerState, RestartPolicy, VirtualMachineSpec, questions};
 use drover::model::Manifest;
-use drover::observed::Reading;
+use drover::observed::{Observed, Reading, RunState};
 use drover::plan::{Plan, PlanInput, PlanOptions, plan};
 use drover::provider::simulator::World;
 use std::sync::Arc;
@@ -19,9 +20,45 @@ use std::time::Duration;
 const PASSES: usize = 4;
 
 pub async fn plan_for(world: &World, desired: &Desired, found: &[Recovered]) -> Plan {
-    let observed = world.fleet().read().observe(now(), Duration::from_secs(10)).await;
+    let observed = observe(world, desired).await;
     let options = PlanOptions { under_way: under_way(found), ..Default::default() };
-    plan(&PlanInput { desired, observed: &observed, now: now(), options })
+    let plan = plan(&PlanInput { desired, observed: &observed, now: now(), options });
+    every_live_move_was_asked_about(&plan, &observed);
+    plan
+}
+
+/// What is there, with answers to all that has to be asked for a plan.
+pub async fn observe(world: &World, desired: &Desired) -> Observed {
+    let (fleet, deadline) = (world.fleet().read(), Duration::from_secs(10));
+    let mut observed = fleet.observe(now(), deadline).await;
+    for round in 0.. {
+        let questions = questions(&desired.resources, &observed, false);
+        if questions.is_empty() {
+            break;
+        }
+        assert!(round < 8, "asked for ever: {questions:?}");
+        fleet.ask(questions, &mut observed, deadline).await;
+    }
+    observed
+}
+
+/// For whosever sake a machine moves: what can be asked before was asked, whatever the answer.
+fn every_live_move_was_asked_about(plan: &Plan, observed: &Observed) {
+    for step in &plan.steps {
+        let Action::Machine(MachineAction::MigrateVirtualMachine(m)) = &step.action else { continue };
+        let domain = observed.host(&m.from).and_then(|h| h.domains.iter().find(|d| d.uuid == m.uuid));
+        let Some(domain) = domain.filter(|d| m.way == MigrationWay::Live && !d.is_in_migration()) else { continue };
+        if !matches!(observed.hosts.get(&m.to), Some(Reading::Present(_))) {
+            continue;
+        }
+        assert!(
+            domain.dirty_rate.is_some() || domain.state != RunState::Running,
+            "{}: its dirty rate was not asked",
+            step.summary
+        );
+        let named = domain.live_xml.as_deref().and_then(cpu_of).is_some_and(|cpu| cpu.get("model").is_some());
+        assert!(!named || domain.cpu_at.contains_key(&m.to), "{}: its CPU was not compared", step.summary);
+    }
 }
 
 /// A plan for a failed test's reader.

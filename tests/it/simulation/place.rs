@@ -4,6 +4,7 @@ use super::converge::{converge, plan_for, steps};
 use super::scenario::{Dice, HOSTS, desired, ground};
 use super::support::paused;
 use drover::action::{Action, MachineAction, MigrationWay};
+use drover::finding::Code;
 use drover::journal::{Journal, Memory};
 use drover::kind::host::Maintenance;
 use drover::kind::settings::Rebalance;
@@ -229,6 +230,52 @@ fn no_host_is_too_full_and_nobody_too_near_at_any_moment_whatever_order_steps_ru
     }
 }
 
+/// Keeps what it has, takes nothing new: neither by placement nor because a manifest names it.
+#[test]
+fn a_cordoned_host_keeps_its_machines_and_takes_no_new_ones() {
+    paused(async {
+        let world = world([4096, 4096, 4096]);
+        let mut all = ground();
+        put(&mut all, machine("there", 512, "", "placement: {}"));
+        put(&mut all, machine("pinned", 512, "", "host: b"));
+        for host in ["a", "c"] {
+            maintain(&mut all, host, Maintenance::Cordon);
+        }
+        let journal = journal();
+        converge(&world, &desired(all.clone()), &journal).await.unwrap();
+        assert!(places(&world, &all).values().all(|p| p == &["b"]), "{:?}", places(&world, &all));
+
+        // Now `b` is cordoned: who is there stays, also where others have more room, and who is new goes elsewhere.
+        for (host, maintenance) in [("a", Maintenance::None), ("b", Maintenance::Cordon), ("c", Maintenance::None)] {
+            maintain(&mut all, host, maintenance);
+        }
+        for n in 0..4 {
+            put(&mut all, machine(&format!("new-{n}"), 512, "", "placement: {}"));
+        }
+        converge(&world, &desired(all.clone()), &journal).await.unwrap();
+        for (name, hosts) in places(&world, &all) {
+            assert_eq!(hosts == ["b"], !name.starts_with("new-"), "{name} is on {hosts:?}");
+        }
+
+        // A manifest that names the host: one that is new and one that would move there wait, with the way out; nothing
+        // is begun for them.
+        put(&mut all, machine("made-there", 128, "", "host: b"));
+        put(&mut all, machine("new-0", 512, "", "host: b"));
+        let plan = plan_for(&world, &desired(all.clone()), &[]).await;
+        assert_eq!(plan.runnable().count(), 0, "{}", steps(&plan));
+        for name in ["made-there", "new-0"] {
+            let held = plan.steps.iter().filter(|s| s.resource.name == name);
+            let said = held.flat_map(|s| &s.blocked_by).find(|b| b.reason.contains("`b` is in maintenance (Cordon)"));
+            assert!(said.is_some_and(|b| b.way_out.contains("choose another")), "{name}: {}", steps(&plan));
+        }
+        // The end of the cordon lets both in.
+        maintain(&mut all, "b", Maintenance::None);
+        converge(&world, &desired(all.clone()), &journal).await.unwrap();
+        let found = places(&world, &all);
+        assert_eq!((&found["made-there"], &found["new-0"]), (&vec!["b".to_owned()], &vec!["b".to_owned()]));
+    });
+}
+
 #[test]
 fn an_evacuation_empties_a_host_names_who_cannot_leave_and_ends_with_nothing_to_do() {
     paused(async {
@@ -297,6 +344,48 @@ fn an_evacuation_empties_a_host_names_who_cannot_leave_and_ends_with_nothing_to_
         assert!(moves(&plan).iter().all(|(_, _, to)| to == "a"), "{}", steps(&plan));
         assert!(plan.steps.iter().all(|s| s.why.contains("rebalancing")), "{}", plan.steps[0].why);
         assert_eq!(converge(&world, &wanted, &journal).await.unwrap(), 1, "one pass, and then nothing");
+    });
+}
+
+/// A pool that is called shared and is another storage on one host: nothing is placed there, and the reason is named. The
+/// storage's own numbers tell, where no marker can be laid.
+#[test]
+fn no_machine_is_placed_on_a_host_whose_shared_pool_is_another_storage() {
+    paused(async {
+        let world = world([2048; 3]);
+        let mut all = ground();
+        let mut vg = all.storage_pools["shared"].clone();
+        vg.metadata.name = "vg".into();
+        vg.spec = serde_yaml::from_str(
+            "{hosts: [a, b, c], type: logical, source: {name: vg0}, target: /dev/vg0, shared: true}",
+        )
+        .unwrap();
+        all.storage_pools.insert("vg".into(), vg);
+        world.share_path("/dev/vg0");
+        let with = |place: &str| {
+            let mut machine = machine("web", 256, "", place);
+            machine.spec.disks.as_mut().unwrap()[0].pool = Some("vg".into());
+            machine
+        };
+        put(&mut all, with("host: a"));
+        converge(&world, &desired(all.clone()), &journal()).await.unwrap();
+        for (host, numbers) in [("a", ["x", "y"]), ("b", ["z", "u"]), ("c", ["x", "y"])] {
+            world.edit(host, |h| {
+                h.pools.get_mut("vg").unwrap().numbers = numbers.map(str::to_owned).into();
+            });
+        }
+        put(&mut all, with("placement: {hosts: {}}"));
+        maintain(&mut all, "a", Maintenance::Evacuate);
+        let plan = plan_for(&world, &desired(all.clone()), &[]).await;
+        assert_eq!(moves(&plan), [("web".to_owned(), "a".to_owned(), "c".to_owned())], "{}", steps(&plan));
+        let said = plan.findings.iter().find(|f| f.code == Code::NotTheSameStorage).unwrap();
+        assert!(said.message.contains("another storage on `b` than on `a`"), "{}", said.message);
+        assert!(said.hint.as_ref().unwrap().contains("vgs -o vg_uuid vg0"), "{said:?}");
+        maintain(&mut all, "c", Maintenance::Cordon);
+        let plan = plan_for(&world, &desired(all), &[]).await;
+        assert_eq!(moves(&plan), []);
+        let said = plan.findings.iter().find(|f| f.message.contains("another storage in the pool `vg`"));
+        assert!(said.is_some(), "{:#?}", plan.findings);
     });
 }
 

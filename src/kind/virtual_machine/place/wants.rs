@@ -7,11 +7,12 @@ use crate::domain_xml::{self, Element};
 use crate::kind::Resources;
 use crate::kind::host::{HostSpec, Maintenance};
 use crate::kind::migration_policy::CopyStorage;
-use crate::kind::storage_pool::StoragePoolSpec;
+use crate::kind::storage_pool::{Sharing, StoragePoolSpec, sharing};
 use crate::model::Manifest;
 use crate::observed::{CpuFit, DomainState, HostState, Observed, Reading};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::sync::OnceLock;
 use uuid::Uuid;
 
 /// Memory and CPUs that a machine uses while it runs.
@@ -63,8 +64,18 @@ pub(super) struct Place<'a> {
 pub(super) struct Ground<'a> {
     pub(super) places: Vec<Place<'a>>,
     index: BTreeMap<&'a str, usize>,
-    /// For each StoragePool, whether each host is among its `hosts`.
-    pools: BTreeMap<&'a str, (&'a Manifest<StoragePoolSpec>, Vec<bool>)>,
+    /// StoragePools by name.
+    pools: BTreeMap<&'a str, Reach<'a>>,
+    observed: &'a Observed,
+}
+
+/// Where a StoragePool is.
+struct Reach<'a> {
+    pool: &'a Manifest<StoragePoolSpec>,
+    /// Whether each host is among its `hosts`.
+    on: Vec<bool>,
+    /// For each host, the hosts on which the pool is known to be another storage; looked at once, and only where asked.
+    apart: Vec<OnceLock<Vec<bool>>>,
 }
 
 impl<'a> Ground<'a> {
@@ -87,10 +98,19 @@ impl<'a> Ground<'a> {
                 for host in pool.spec.hosts.iter().filter_map(|h| index.get(h.as_str())) {
                     on[*host] = true;
                 }
-                (name.as_str(), (pool, on))
+                let apart = places.iter().map(|_| OnceLock::new()).collect();
+                (name.as_str(), Reach { pool, on, apart })
             })
             .collect();
-        Self { places, index, pools }
+        Self { places, index, pools, observed }
+    }
+
+    /// Whether a pool is known to be another storage on a host than on another, whatever its manifest says.
+    fn is_apart(&self, reach: &Reach<'_>, from: usize, to: usize) -> bool {
+        let differs =
+            |to: &Place<'_>| sharing(reach.pool, self.observed, self.places[from].name, to.name) == Sharing::Different;
+        let row = reach.apart[from].get_or_init(|| self.places.iter().map(differs).collect());
+        row.get(to).copied().unwrap_or(false)
     }
 
     pub(super) fn index(&self, host: &str) -> Option<usize> {
@@ -125,6 +145,8 @@ pub(super) enum Misfit {
     Pool(String),
     /// A disk is on storage that it does not share, and the policy does not copy.
     LocalDisk(String),
+    /// A pool that is called shared is another storage there than where the machine is.
+    OtherStorage(String),
     /// Another domain has the name.
     NameTaken(String),
     /// Somebody there must be kept apart from it.
@@ -163,6 +185,9 @@ impl fmt::Display for Misfit {
             Self::Pool(pool) => write!(f, "does not have the pool `{pool}`"),
             Self::LocalDisk(disk) => {
                 write!(f, "does not share the storage of disk {disk}, which the policy does not copy")
+            }
+            Self::OtherStorage(pool) => {
+                write!(f, "has another storage in the pool `{pool}`, which is declared as shared")
             }
             Self::NameTaken(name) => write!(f, "has another domain of the name `{name}`"),
             Self::Apart(other) => write!(f, "has {other}, which it must be kept apart from"),
@@ -209,6 +234,8 @@ pub(super) struct Wants<'a> {
     arch: Option<String>,
     /// Its domain and the state of the host where it is.
     here: Option<(&'a DomainState, &'a HostState)>,
+    /// That host.
+    from: Option<usize>,
     /// Disks that it has there.
     disks: Vec<LocalDisk<'a>>,
     /// Whether the policy copies disks.
@@ -238,6 +265,7 @@ impl<'a> Wants<'a> {
             domain_type: spec.r#type.as_ref().map(super::super::sheet::word),
             arch: spec.arch.clone(),
             here: None,
+            from: here.map(|(host, _)| host),
             disks: Vec::new(),
             copies: policy.is_some_and(|p| p.spec.copy_storage != CopyStorage::None),
             stuck: false,
@@ -264,7 +292,7 @@ impl<'a> Wants<'a> {
                 let found = state.and_then(|s| {
                     s.pools.iter().find(|(_, p)| p.volumes.values().any(|v| v.path == disk.path)).map(|(name, _)| name)
                 });
-                let holds = |(name, (pool, on)): (&&'a str, &(&'a Manifest<StoragePoolSpec>, Vec<bool>))| {
+                let holds = |(name, Reach { pool, on, .. }): (&&'a str, &Reach<'a>)| {
                     let target = pool.spec.target.as_deref();
                     let below = target.and_then(|t| disk.path.strip_prefix(t)).is_some_and(|r| r.starts_with('/'));
                     let has = found.is_some_and(|f| f == pool.spec.libvirt_name(name)) || below;
@@ -343,15 +371,21 @@ impl<'a> Wants<'a> {
             }
         }
         for name in &self.pools {
-            let Some((pool, on)) = ground.pools.get(name) else { continue };
+            let Some(Reach { pool, on, .. }) = ground.pools.get(name) else { continue };
             if !on[host] && !there.pools.get(pool.spec.libvirt_name(name)).is_some_and(|p| p.active) {
                 return Some(Misfit::Pool((*name).to_owned()));
             }
         }
         for disk in &self.disks {
-            let holders = || disk.holders.iter().filter_map(|name| ground.pools.get(name)).filter(|(_, on)| on[host]);
-            let copied = self.copies && !disk.shareable && holders().next().is_some();
-            if holders().any(|(pool, _)| pool.spec.shared) || copied {
+            let holders = || disk.holders.iter().filter_map(|name| ground.pools.get(name)).filter(|r| r.on[host]);
+            if let Some(shared) = holders().find(|r| r.pool.spec.shared) {
+                // By the manifest's word, unless that is known to be wrong.
+                if self.from.is_some_and(|from| ground.is_apart(shared, from, host)) {
+                    return Some(Misfit::OtherStorage(shared.pool.name().to_owned()));
+                }
+                continue;
+            }
+            if self.copies && !disk.shareable && holders().next().is_some() {
                 continue;
             }
             let same_path = || there.pools.values().any(|p| p.volumes.values().any(|v| v.path == disk.path));

@@ -20,6 +20,9 @@ impl Draft<'_> {
         chain: &mut Chain,
         out: &mut Drafts,
     ) -> Option<bool> {
+        // First of all: a disk that is being copied can be neither changed nor unplugged.
+        let why = "an earlier run began it, and the manifest does not ask for it any more";
+        self.end_copies(here, moves.unwanted(), why, chain, out);
         let (volumes, made) = self.volumes(here.host, here.state, Some(here.domain), moves, out);
         chain.join(volumes);
         // A disk that moves is where it should be once it has moved: it is not put into the definition here.

@@ -8,7 +8,8 @@ use crate::action::MachineAction;
 use crate::finding::{Code, Finding};
 use crate::kind::host::Maintenance;
 use crate::kind::virtual_machine::{VirtualMachineSpec, identity, render};
-use crate::plan::{Block, Disruption, Drafts, Effect, Health, Load, Operation};
+use crate::observed::HostState;
+use crate::plan::{Block, Disruption, Drafts, Effect, Health, Operation};
 use serde_json::{Value, json};
 
 impl<'a> Draft<'a> {
@@ -45,7 +46,11 @@ impl<'a> Draft<'a> {
             self.change(&path, Value::Null, value, Effect::None, out);
         }
         let mut chain = Chain::default();
+        let blocks = self.nothing_new(host, state);
+        let mark = out.mark();
         let (volumes, made) = self.volumes(host, state, None, &DiskMoves::default(), out);
+        // No volume for a machine that may never come.
+        out.hold_back(mark, &blocks);
         chain.join(volumes);
         let owner = self.owner(None, made);
         let xml = match render(self.m, state, self.ctx.resources, &owner) {
@@ -55,12 +60,6 @@ impl<'a> Draft<'a> {
                 return;
             }
         };
-        let mut blocks = self.cordoned(host);
-        blocks.extend(missing_pools(self.m, self.ctx.resources, host, state).into_iter().map(|wish| Block {
-            code: Code::Incompatible,
-            reason: format!("`{host}` does not have the pool `{}` of disk `{}`", wish.libvirt_pool, wish.disk),
-            way_out: format!("add `{host}` to the pool's `hosts`"),
-        }));
         let mut define = self.step(
             MachineAction::DefineDomain { host: host.into(), name: name.into(), uuid, xml },
             format!("define {} on {host}", self.m.name()),
@@ -85,9 +84,20 @@ impl<'a> Draft<'a> {
                 format!("`powerState` is {:?}", self.m.spec.power_state),
             );
             start.disruption = Disruption::None;
-            start.load = self.m.spec.memory.map(|memory| Load { host: host.into(), memory: memory.0 });
+            start.load = self.load(host, None);
             chain.push(start, out);
         }
+    }
+
+    /// Why it is not made on a host, if so.
+    fn nothing_new(&self, host: &str, state: &HostState) -> Vec<Block> {
+        let mut blocks = self.cordoned(host);
+        blocks.extend(missing_pools(self.m, self.ctx.resources, host, state).into_iter().map(|wish| Block {
+            code: Code::Incompatible,
+            reason: format!("`{host}` does not have the pool `{}` of disk `{}`", wish.libvirt_pool, wish.disk),
+            way_out: format!("add `{host}` to the pool's `hosts`"),
+        }));
+        blocks
     }
 
     /// What the manifest says of a new machine, beyond where it is and what its volumes are: that is told with them.

@@ -3,16 +3,17 @@
 
 use super::{Draft, Here};
 use crate::action::{DiskMove, DiskPlace, MachineAction};
-use crate::domain_xml;
+use crate::domain_xml::{self, Element};
 use crate::finding::{Code, Finding};
 use crate::kind::migration_policy::MigrationPolicySpec;
+use crate::kind::storage_pool::{Sharing, sharing};
 use crate::kind::virtual_machine::disks::{Place, places};
 use crate::kind::virtual_machine::storage::is_block;
 use crate::kind::virtual_machine::{DiskDevice, VirtualMachineSpec, VolumeWish, volumes};
 use crate::model::{Bytes, Manifest};
-use crate::observed::{DomainState, HALF_COPY, HostState, OwnedVolume, OwnerMark, VolumeState};
+use crate::observed::{DomainState, HALF_COPY, HostState, OwnedVolume, OwnerMark, Reading, VolumeState};
 use crate::plan::{Block, Disruption, Drafts, Effect, Estimate, Fact, Interruption, Operation};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Bytes a second that a copy within a host is taken to make: a disk that is not fast.
 const COPY_RATE: u64 = 100_000_000;
@@ -21,8 +22,10 @@ const COPY_RATE: u64 = 100_000_000;
 #[derive(Default)]
 pub(super) struct DiskMoves {
     moves: Vec<Planned>,
-    /// Copies that run and that nobody wants any more.
-    cancelled: Vec<(Place, DiskPlace)>,
+    /// Drover's own copies that run, by the disk's target.
+    pub under_way: Vec<(String, DiskPlace)>,
+    /// Disks that are new, and made when the machine is home again.
+    later: Vec<usize>,
     /// The manifest with these disks where they are: what everything else is compared with.
     still: Option<Manifest<VirtualMachineSpec>>,
     /// The machine once its disks are where they should be.
@@ -38,12 +41,21 @@ struct Planned {
     blocks: Vec<Block>,
     /// Hosts that have the new pool as the same storage.
     shared_with: Vec<String>,
+    /// Why the old volume stays, though the policy deletes what is left behind.
+    kept: Option<String>,
+}
+
+impl Planned {
+    fn to(&self) -> DiskPlace {
+        let VolumeWish { libvirt_pool, volume, path, .. } = &self.wish;
+        DiskPlace { pool: libvirt_pool.clone(), volume: volume.clone(), path: path.clone() }
+    }
 }
 
 impl DiskMoves {
     /// Whether a disk of the manifest has its volume elsewhere, so that none is to be made.
     pub fn concerns(&self, index: usize) -> bool {
-        self.moves.iter().any(|p| p.wish.index == index)
+        self.later.contains(&index) || self.moves.iter().any(|p| p.wish.index == index)
     }
 
     /// Whether a disk can go first where the machine is about to move to a host: its new pool is there, too.
@@ -53,14 +65,21 @@ impl DiskMoves {
         self.moves.iter().filter(|p| p.wish.index == index).any(on_the_way)
     }
 
-    /// Leaves the disks where they are for now.
+    /// Leaves the disks where they are for now. What else would be in their way is asked when it is their time.
     pub fn put_off(&mut self, reason: &str, way_out: &str) {
-        self.cancelled.clear();
         self.after = None;
         for planned in &mut self.moves {
             let (reason, way_out) = (reason.into(), way_out.into());
-            planned.blocks.push(Block { code: Code::CannotMove, reason, way_out });
+            planned.blocks = vec![Block { code: Code::InProgress, reason, way_out }];
         }
+    }
+
+    /// Copies that run and that the manifest does not ask for.
+    pub fn unwanted(&self) -> impl Iterator<Item = &(String, DiskPlace)> {
+        let is_wanted = |(target, to): &(String, DiskPlace)| {
+            self.moves.iter().any(|p| p.place.target == *target && p.wish.path == to.path)
+        };
+        self.under_way.iter().filter(move |copy| !is_wanted(copy))
     }
 
     /// The manifest that the definition is compared with.
@@ -69,12 +88,33 @@ impl DiskMoves {
     }
 }
 
+/// The limit of a live copy in MiB/s, by the policy's bandwidth.
+pub(super) fn copy_rate(policy: &MigrationPolicySpec) -> Option<u64> {
+    policy.bandwidth.map(|rate| (rate.bytes_per_second() >> 20).max(1))
+}
+
 /// The volume at a path: its pool, its name, and what it is.
 fn volume_at<'h>(host: &'h HostState, path: &str) -> Option<(&'h str, &'h str, &'h VolumeState)> {
     let mut pools = host.pools.iter().filter(|(_, p)| p.active);
     pools.find_map(|(pool, p)| {
         p.volumes.iter().find(|(_, v)| v.path == path).map(|(name, v)| (pool.as_str(), name.as_str(), v))
     })
+}
+
+/// Whether a machine has a volume as a disk, by its path or by its name.
+fn has_disk(domain: &DomainState, host: &HostState, path: &str) -> bool {
+    let trees = [&domain.live_xml, &domain.persistent_xml].into_iter().flatten().map(|xml| domain_xml::parse(xml));
+    let named = |e: &Element| {
+        let volume = host.pools.get(e.attribute("pool")?)?.volumes.get(e.attribute("volume")?)?;
+        Some(volume.path.clone())
+    };
+    let is_it =
+        |e: &Element| ["file", "dev"].iter().any(|a| e.attribute(a) == Some(path)) || named(e).as_deref() == Some(path);
+    fn any(e: &Element, is_it: &dyn Fn(&Element) -> bool) -> bool {
+        e.name == "source" && is_it(e) || e.elements().any(|below| any(below, is_it))
+    }
+    // What cannot be read may have it.
+    trees.into_iter().any(|tree| tree.map_or(true, |root| root.get("devices").is_some_and(|d| any(d, &is_it))))
 }
 
 fn is_marked(host: &HostState, pool: &str, volume: &str) -> bool {
@@ -93,6 +133,15 @@ impl Draft<'_> {
         if wishes.iter().all(settled) && !xml.contains("<mirror") {
             return found;
         }
+        found.under_way = domain_xml::mirrors(xml)
+            .into_iter()
+            .filter_map(|(target, path)| {
+                let (pool, volume, _) = volume_at(here.state, &path)?;
+                // What has no marker is somebody else's.
+                let to = DiskPlace { pool: pool.into(), volume: volume.into(), path: path.clone() };
+                is_marked(here.state, pool, volume).then_some((target, to))
+            })
+            .collect();
         let Ok(places) = places(self.m, here.domain, here.state, self.ctx.resources) else { return found };
         for wish in wishes {
             if let Some(Some(place)) = places.get(wish.index) {
@@ -131,18 +180,17 @@ impl Draft<'_> {
             return;
         }
         let marked = is_marked(here.state, &wish.libvirt_pool, &wish.volume);
-        let to_wanted = place.mirror.as_ref().is_some_and(|m| m.path.as_deref() == Some(&wish.path));
-        if let Some(copy) = place.mirror.as_ref().filter(|_| !to_wanted).and_then(|m| m.path.as_deref())
-            && let Some((pool, volume, _)) = volume_at(here.state, copy)
-            && is_marked(here.state, pool, volume)
-        {
-            let to = DiskPlace { pool: pool.into(), volume: volume.into(), path: copy.into() };
-            found.cancelled.push((place.clone(), to));
-        }
         let block = is_block(pool.spec.r#type);
         let shared_with = if pool.spec.shared { pool.spec.hosts.clone() } else { Vec::new() };
-        let planned =
-            |from, blocks| Planned { place: place.clone(), from, block, blocks, shared_with, wish: wish.clone() };
+        let planned = |from, blocks| Planned {
+            place: place.clone(),
+            from,
+            block,
+            blocks,
+            shared_with,
+            kept: None,
+            wish: wish.clone(),
+        };
         if place.path == wish.path {
             if marked {
                 found.moves.push(planned(None, Vec::new()));
@@ -167,9 +215,11 @@ impl Draft<'_> {
         };
         let there = here.state.pools.get(&wish.libvirt_pool).and_then(|p| p.volumes.get(&wish.volume));
         let there = there.or_else(|| self.shared(&wish)).filter(|_| !marked);
-        // Another volume by name is another disk, and takes the place of this one at the next restart.
-        let is_another = disk.volume.as_deref().is_some_and(|name| name != from_volume);
-        if from_pool == wish.libvirt_pool || is_another && (there.is_some() || wish.must_exist) {
+        // Another volume by name is another disk, and takes the place of this one at the next restart. One that is not there
+        // is no disk yet: in the same pool as well, where another format asks for it.
+        let is_another =
+            from_pool == wish.libvirt_pool || disk.volume.as_deref().is_some_and(|name| name != from_volume);
+        if is_another && (there.is_some() || wish.must_exist) {
             return;
         }
         let mut blocks = Vec::new();
@@ -197,11 +247,33 @@ impl Draft<'_> {
                 "stop the machine first (`powerState: Stopped`)",
             );
         }
+        if let Some(kind) = place.peculiar {
+            block(
+                Code::CannotMove,
+                format!("disk `{}` is {kind}: a copy would not be what it is", wish.disk),
+                "copy it by hand, with the machine off",
+            );
+        }
         if here.domain.snapshots > 0 || here.domain.managed_save {
             block(
                 Code::CannotMove,
                 "it has snapshots or a saved memory image, which name the old disk".into(),
                 "delete them (`virsh snapshot-delete`, `virsh managedsave-remove`)",
+            );
+        }
+        if here.domain.checkpoints > 0 {
+            block(
+                Code::CannotMove,
+                "it has checkpoints, whose bitmaps are in the old volume: the next incremental backup would miss changes"
+                    .into(),
+                "delete them (`virsh checkpoint-delete`), and begin with a full backup afterwards",
+            );
+        }
+        if let Some(who) = marked.then(|| self.others_with(here, &wish.libvirt_pool, &wish.path)).flatten() {
+            block(
+                Code::CannotMove,
+                format!("half a copy lies at volume `{}` of pool `{}`, and {who}", wish.volume, wish.pool),
+                "it is made anew once nobody else can have it",
             );
         }
         let pool_there = here.state.pools.get(&wish.libvirt_pool);
@@ -228,7 +300,124 @@ impl Draft<'_> {
             );
         }
         let from = DiskPlace { pool: from_pool.into(), volume: from_volume.into(), path: place.path.clone() };
-        found.moves.push(planned(Some((from, state.clone())), blocks));
+        let kept = self.others_with(here, &from.pool, &from.path);
+        found.moves.push(Planned { kept, ..planned(Some((from, state.clone())), blocks) });
+    }
+
+    /// Who else may have a volume of a pool, in words: a machine on a host that the pool reaches, an image over it, or a
+    /// host of the pool that could not be read. Those of the host itself are seen by the step, at the last moment.
+    fn others_with(&self, here: Here<'_>, libvirt_pool: &str, path: &str) -> Option<String> {
+        let declared: Vec<_> = self
+            .ctx
+            .resources
+            .storage_pools
+            .values()
+            .filter(|p| p.spec.libvirt_name(p.name()) == libvirt_pool && p.spec.hosts.iter().any(|h| h == here.host))
+            .collect();
+        // Of a pool that nobody declared it is not known whom it reaches.
+        let reaches = |host: &str| {
+            declared.is_empty()
+                || declared.iter().any(|p| {
+                    let is_on = p.spec.hosts.iter().any(|h| h == host);
+                    is_on && (p.spec.shared || sharing(p, self.ctx.observed, here.host, host) == Sharing::Same)
+                })
+        };
+        if let Some((host, why)) = self.ctx.survey.unknown().iter().find(|(host, _)| reaches(host)) {
+            return Some(format!("`{host}`, which may use it, could not be read: {why}"));
+        }
+        for (host, reading) in &self.ctx.observed.hosts {
+            let Reading::Present(state) = reading else { continue };
+            if host != here.host && !reaches(host) {
+                continue;
+            }
+            let above = state.pools.values().flat_map(|p| &p.volumes).find(|(_, v)| v.backing.as_deref() == Some(path));
+            if let Some((volume, _)) = above {
+                return Some(format!("volume `{volume}` on `{host}` is an overlay over it"));
+            }
+            let others = state.domains.iter().filter(|d| d.uuid != here.domain.uuid);
+            if let Some(other) = others.into_iter().find(|d| has_disk(d, state, path)) {
+                return Some(format!("`{}` on `{host}` has it as a disk", other.name));
+            }
+        }
+        None
+    }
+
+    /// Drafts the end of copies that run.
+    pub(super) fn end_copies<'c>(
+        &self,
+        here: Here<'_>,
+        copies: impl IntoIterator<Item = &'c (String, DiskPlace)>,
+        why: &str,
+        chain: &mut super::Chain,
+        out: &mut Drafts,
+    ) {
+        for (target, to) in copies {
+            self.note(Operation::Update, out);
+            let host = here.host;
+            let action = MachineAction::CancelDiskMove {
+                host: host.into(),
+                uuid: here.domain.uuid,
+                target: target.clone(),
+                to: to.clone(),
+            };
+            let summary = format!("abort the copy of disk {target} of {} to pool {} on {host}", self.m.name(), to.pool);
+            chain.push(self.step(action, summary, why), out);
+        }
+    }
+
+    /// The disks of a machine that is elsewhere for a while: they stay where they are, and what its home would not have is
+    /// not made.
+    pub(super) fn disks_away(&self, here: Here<'_>, out: &mut Drafts) -> DiskMoves {
+        let mut found = self.disk_moves(here);
+        found.put_off("it is elsewhere for a while", "its disk moves when it is home again");
+        let (Ok(wishes), Ok(places)) = (
+            volumes(self.m, here.state, self.ctx.resources),
+            places(self.m, here.domain, here.state, self.ctx.resources),
+        ) else {
+            return found;
+        };
+        let is_at_home = |wish: &VolumeWish| {
+            let pool = self.ctx.resources.storage_pools.get(&wish.pool);
+            pool.is_some_and(|p| p.spec.shared && p.spec.hosts.iter().any(|h| h == here.keeper))
+                || here.domain.persistent_xml.as_deref().is_some_and(|xml| xml.contains(&wish.path))
+        };
+        let is_new = |wish: &&VolumeWish| {
+            !wish.must_exist && matches!(places.get(wish.index), None | Some(None)) && !found.concerns(wish.index)
+        };
+        let later: Vec<&VolumeWish> = wishes.iter().filter(is_new).filter(|w| !is_at_home(w)).collect();
+        if later.is_empty() {
+            return found;
+        }
+        for wish in &later {
+            let path = format!("spec.disks[{}]", wish.disk);
+            self.change(&path, Value::Null, json!({"pool": wish.pool, "volume": wish.volume}), Effect::None, out);
+            out.finding(
+                Finding::new(
+                    Code::InProgress,
+                    format!(
+                        "`{}` is elsewhere for a while: its new disk `{}` in pool `{}`, which `{}` does not share with `{}`, is made when it is home again",
+                        self.m.name(),
+                        wish.disk,
+                        wish.pool,
+                        here.keeper,
+                        here.host
+                    ),
+                )
+                .of(self.m, &format!("spec.disks[{}]", wish.index))
+                .hint("put it on storage that both hosts share to have it at once"),
+            );
+        }
+        found.later = later.iter().map(|w| w.index).collect();
+        let mut still = found.still.take().unwrap_or_else(|| self.m.clone());
+        if let Some(disks) = &mut still.spec.disks {
+            let mut index = 0;
+            disks.retain(|_| {
+                index += 1;
+                !found.later.contains(&(index - 1))
+            });
+        }
+        found.still = Some(still);
+        found
     }
 
     /// Drafts the moves after what is in the chain. `owner` is the mark that the machine has before them.
@@ -241,26 +430,6 @@ impl Draft<'_> {
         out: &mut Drafts,
     ) {
         let policy = self.policy();
-        for (place, to) in &moves.cancelled {
-            self.note(Operation::Update, out);
-            let step = self.step(
-                MachineAction::CancelDiskMove {
-                    host: here.host.into(),
-                    uuid: here.domain.uuid,
-                    target: place.target.clone(),
-                    to: to.clone(),
-                },
-                format!(
-                    "abort the copy of disk {} of {} to pool {} on {}",
-                    place.target,
-                    self.m.name(),
-                    to.pool,
-                    here.host
-                ),
-                "an earlier run began it, and the manifest does not ask for it any more",
-            );
-            chain.push(step, out);
-        }
         let mut owner = owner.clone();
         for planned in &moves.moves {
             let step = self.move_one(here, planned, &policy, &mut owner, out);
@@ -288,7 +457,7 @@ impl Draft<'_> {
     ) -> crate::plan::StepDraft {
         let Planned { wish, place, from, .. } = planned;
         let runs = here.domain.is_active();
-        let delete_source = policy.delete_source_copies && from.is_some();
+        let delete_source = policy.delete_source_copies && from.is_some() && planned.kept.is_none();
         if planned.blocks.is_empty() {
             if let (true, Some((old, _))) = (delete_source, from) {
                 owner.volumes.retain(|v| v.pool != old.pool || v.volume != old.volume);
@@ -297,18 +466,17 @@ impl Draft<'_> {
             owner.volumes.sort();
             owner.volumes.dedup();
         }
-        let to = DiskPlace { pool: wish.libvirt_pool.clone(), volume: wish.volume.clone(), path: wish.path.clone() };
         let action = DiskMove {
             host: here.host.into(),
             uuid: here.domain.uuid,
             name: here.domain.name.clone(),
             target: place.target.clone(),
             from: from.as_ref().map(|(from, _)| from.clone()),
-            to,
+            to: planned.to(),
             block: planned.block,
             format: super::storage::format_name(wish.format).into(),
             delete_source,
-            bandwidth_mib: policy.bandwidth.map(|rate| (rate.bytes_per_second() >> 20).max(1)),
+            bandwidth_mib: copy_rate(policy),
             owner: owner.clone(),
         };
         self.note(Operation::Update, out);
@@ -320,19 +488,24 @@ impl Draft<'_> {
                         from.volume, from.pool
                     )
                 } else {
-                    format!("the old volume {} stays in pool {}", from.volume, from.pool)
+                    let why = match planned.kept.as_ref().filter(|_| policy.delete_source_copies) {
+                        Some(why) => format!(", because {why}"),
+                        None => String::new(),
+                    };
+                    format!("the old volume {} stays in pool {}{why}", from.volume, from.pool)
+                };
+                let (verb, way) = match (runs, from.pool == wish.libvirt_pool) {
+                    (true, true) => ("live-copy", format!("to volume {} of its pool {}", wish.volume, from.pool)),
+                    (false, true) => ("copy", format!("to volume {} of its pool {}", wish.volume, from.pool)),
+                    (true, false) => ("live-move", format!("from pool {} to {}", from.pool, wish.libvirt_pool)),
+                    (false, false) => ("move", format!("from pool {} to {}", from.pool, wish.libvirt_pool)),
                 };
                 (
-                    format!(
-                        "{} disk {} of {} from pool {} to {} on {}",
-                        if runs { "live-move" } else { "move" },
-                        wish.disk,
-                        self.m.name(),
-                        from.pool,
-                        wish.libvirt_pool,
-                        here.host
-                    ),
-                    format!("the manifest says `{}`; {old}", wish.pool),
+                    format!("{verb} disk {} of {} {way} on {}", wish.disk, self.m.name(), here.host),
+                    match from.pool == wish.libvirt_pool {
+                        true => format!("the manifest asks for a volume `{}`; {old}", wish.volume),
+                        false => format!("the manifest says `{}`; {old}", wish.pool),
+                    },
                 )
             }
             None => (
@@ -347,8 +520,12 @@ impl Draft<'_> {
             ),
         };
         let effect = if runs { Effect::Live } else { Effect::None };
-        let before = from.as_ref().map_or_else(|| json!(place.path), |(from, _)| json!(from.pool));
-        self.change(&format!("spec.disks[{}].pool", wish.disk), before, json!(wish.pool), effect, out);
+        let (field, before, after) = match from {
+            Some((from, _)) if from.pool == wish.libvirt_pool => ("volume", json!(from.volume), json!(wish.volume)),
+            Some((from, _)) => ("pool", json!(from.pool), json!(wish.pool)),
+            None => ("pool", json!(place.path), json!(wish.pool)),
+        };
+        self.change(&format!("spec.disks[{}].{field}", wish.disk), before, after, effect, out);
         for block in &planned.blocks {
             out.finding(
                 Finding::new(block.code, block.reason.clone())

@@ -136,8 +136,7 @@ impl<'a> Draft<'a> {
         if self.only_reports() {
             self.report_drift(here, here.host, out);
         } else {
-            let mut disks = self.disk_moves(here);
-            disks.put_off("it is elsewhere for a while", "its disk moves when it is home again");
+            let disks = self.disks_away(here, out);
             if self.in_place(here, &disks, &mut chain, out).is_none() {
                 return;
             }

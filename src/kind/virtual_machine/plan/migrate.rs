@@ -10,7 +10,7 @@ use crate::domain_xml;
 use crate::finding::Code;
 use crate::kind::Resources;
 use crate::kind::migration_policy::{CopyStorage, MigrationPolicySpec, Mode};
-use crate::kind::virtual_machine::{domain_name, volumes};
+use crate::kind::virtual_machine::{domain_name, footprint, policy_of_move, volumes};
 use crate::model::{Manifest, Rate};
 use crate::observed::{DomainState, RunState};
 use crate::plan::precopy::Prediction;
@@ -118,7 +118,11 @@ impl<'a> Draft<'a> {
         step.checked(checks);
         if way == MigrationWay::Live || wanted != PowerState::Stopped {
             let xml = here.domain.live_xml.as_deref().or(here.domain.persistent_xml.as_deref()).unwrap_or_default();
-            step.load = Some(Load { host: target.into(), memory: domain_xml::memory_bytes(xml) });
+            step.load = Some(Load {
+                host: target.into(),
+                memory: domain_xml::memory_bytes(xml),
+                vcpus: footprint(Some(self.m), Some(here.domain)).cpus,
+            });
         }
         for wish in
             self.ctx.observed.host(target).and_then(|t| volumes(self.m, t, self.ctx.resources).ok()).unwrap_or_default()
@@ -212,10 +216,7 @@ impl<'a> Draft<'a> {
             Some(Errand::There(wish)) => wish.policy.as_ref(),
             _ => None,
         };
-        match named.and_then(|n| self.ctx.resources.migration_policies.get(n)) {
-            Some(policy) => policy.spec.clone(),
-            None => crate::kind::virtual_machine::policy(self.m, self.ctx.resources),
-        }
+        policy_of_move(self.m, named, self.ctx.resources)
     }
 
     /// The migration, and what was looked at beforehand.

@@ -12,7 +12,7 @@ mod storage;
 mod sweep;
 
 pub(in crate::kind) use errand::{Errand, go, under_way};
-pub use orders::order;
+pub use orders::{disk_order, order};
 pub use sweep::sweep;
 
 use super::baseline;
@@ -463,6 +463,8 @@ impl<'a> Draft<'a> {
                 chain.push(self.definition(here, Vec::new()), out);
             }
             self.adopt(here, Vec::new(), &mut chain, out);
+            let why = "its machine moves to another host first, and cannot while a disk is copied";
+            self.end_copies(here, &moves.under_way, why, &mut chain, out);
             false
         };
         let wish = self.wish(here, target);

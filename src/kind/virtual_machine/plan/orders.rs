@@ -1,8 +1,8 @@
-//! What a newer commit says to a migration that is under way.
+//! What a newer commit says to a migration, or to a disk's copy, that is under way.
 
-use crate::action::{Migration, Order};
+use crate::action::{DiskMove, DiskPlace, Migration, Order};
 use crate::kind::Resources;
-use crate::kind::virtual_machine::{PowerState, policy_name};
+use crate::kind::virtual_machine::{PowerState, policy_name, volume_name};
 use crate::kind::virtual_machine_migration::MIGRATION_KIND;
 use crate::model::ResourceId;
 use crate::plan::Step;
@@ -18,6 +18,30 @@ pub fn order(step: &Step, migration: &Migration, all: &Resources) -> Option<Orde
         return Some(Order::Abort { why });
     }
     limits(policy_name(machine, all), migration, all)
+}
+
+/// The order for a disk that is on its way to another pool. `None`: its machine's manifest is gone; the copy goes on, and
+/// what is left is planned after that.
+pub fn disk_order(step: &Step, disk: &DiskMove, all: &Resources) -> Option<Order> {
+    let machine = all.virtual_machines.get(name_of(&step.resource)?)?;
+    let wants = |place: &DiskPlace| {
+        machine.spec.disks.iter().flatten().any(|wish| {
+            let pool = wish.pool.as_ref().and_then(|name| all.storage_pools.get(name));
+            pool.is_some_and(|p| {
+                p.spec.libvirt_name(p.name()) == place.pool && volume_name(machine, wish, Some(&p.spec)) == place.volume
+            })
+        })
+    };
+    if !wants(&disk.to) {
+        let why = match disk.from.as_ref().filter(|from| wants(from)) {
+            Some(from) => format!("the manifest says `{}` again", from.pool),
+            None => format!("the manifest does not ask for pool `{}` any more", disk.to.pool),
+        };
+        return Some(Order::Abort { why });
+    }
+    let policy = policy_name(machine, all).and_then(|p| all.migration_policies.get(p));
+    // Always told: whether an earlier commit said otherwise meanwhile is not known here.
+    Some(Order::CopyRate(policy.and_then(|p| super::disk::copy_rate(&p.spec))))
 }
 
 /// A move for the sake of a VirtualMachineMigration: it ends where that is gone, suspended or says something else now.

@@ -4,8 +4,9 @@ use super::super::{PowerState, RestartPolicy};
 use super::{Chain, Draft, Here};
 use crate::action::MachineAction;
 use crate::finding::{Code, Finding};
+use crate::kind::virtual_machine::footprint;
 use crate::model::Span;
-use crate::observed::RunState;
+use crate::observed::{DomainState, RunState};
 use crate::plan::{Block, Disruption, Drafts, Effect, Estimate, Interruption, Load, Operation, StepDraft};
 use serde_json::json;
 use uuid::Uuid;
@@ -91,6 +92,13 @@ impl Draft<'_> {
         }
     }
 
+    /// What it takes of a host on which it is started; nothing where that is not known.
+    pub(super) fn load(&self, host: &str, domain: Option<&DomainState>) -> Option<Load> {
+        let used = footprint(Some(self.m), domain);
+        let memory = self.m.spec.memory.map_or(used.memory, |m| m.0);
+        (memory > 0 || used.cpus > 0).then(|| Load { host: host.into(), memory, vcpus: used.cpus })
+    }
+
     /// Starts it. Held back while it may run on a host that could not be read.
     pub(super) fn start(&self, here: Here<'_>, paused: bool) -> StepDraft {
         let mut start = self.step(
@@ -98,7 +106,7 @@ impl Draft<'_> {
             format!("start {} on {}", self.m.name(), here.host),
             format!("it is off ({}) and `powerState` is {:?}", here.domain.reason, self.m.spec.power_state),
         );
-        start.load = self.m.spec.memory.map(|memory| Load { host: here.host.into(), memory: memory.0 });
+        start.load = self.load(here.host, Some(here.domain));
         start.blocked_by = self.elsewhere(here);
         start
     }

@@ -60,9 +60,29 @@ fn cpus(mv: &Move<'_>, xml: &Element, sheet: &mut Sheet<'_>) {
         mv.to
     );
     if there == 0 {
-        sheet.unknown(name, format!("`{}` does not tell how many CPUs it has", mv.to));
-    } else if wanted > there {
-        sheet.fail(name, figures, "it runs there, and slowly; choose a larger host");
+        return sheet.unknown(name, format!("`{}` does not tell how many CPUs it has", mv.to));
+    }
+    if wanted > there {
+        return sheet.fail(name, figures, "it runs there, and slowly; choose a larger host");
+    }
+    let staying = mv.ctx.survey.staying_vcpus(mv.to, mv.ctx.resources, mv.ctx.observed);
+    let arriving: u64 = mv.arriving.iter().map(|a| u64::from(a.vcpus)).sum();
+    if !mv.starts || staying + arriving == 0 {
+        return sheet.pass(name, figures);
+    }
+    let ratio = mv.ctx.settings.placement.vcpus_per_cpu;
+    let limit = u64::from(there) * u64::from(ratio);
+    let before = match arriving {
+        0 => String::new(),
+        n => format!(", {n} more come with what this plan brings there before it"),
+    };
+    let figures = format!(
+        "{figures}: {limit} vCPUs may be in use there (`vcpusPerCpu: {ratio}`), {staying} are{before}, and it has {wanted}"
+    );
+    if staying + arriving + u64::from(wanted) > limit {
+        let hint =
+            "it runs there, and all of them slowly; choose another host, or raise `placement.vcpusPerCpu` in Settings";
+        sheet.fail(name, figures, hint);
     } else {
         sheet.pass(name, figures);
     }

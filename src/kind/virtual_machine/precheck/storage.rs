@@ -6,7 +6,7 @@ use super::shared::by_markers;
 use super::{Move, Sheet, devices, mebibytes};
 use crate::domain_xml::{self, Element};
 use crate::kind::Resources;
-use crate::kind::storage_pool::{Sharing, StoragePoolSpec};
+use crate::kind::storage_pool::{Sharing, StoragePoolSpec, compare_by_hand};
 use crate::kind::virtual_machine::{VirtualMachineSpec, VolumeWish, volumes};
 use crate::model::Manifest;
 use crate::observed::{HostState, PoolState};
@@ -94,8 +94,12 @@ fn same(mv: &Move<'_>, pool: &Manifest<StoragePoolSpec>, sheet: &mut Sheet<'_>) 
     // A marker that both see proves more than any definition; only the path has to be the same as well.
     let proof = by_markers(mv, pool);
     if proof == Sharing::Different {
+        let what = match here.markers.is_empty() {
+            true => "volumes (LVM's or SCSI's own numbers)",
+            false => "a marker",
+        };
         let why = format!(
-            "pool `{libvirt_name}` is not one storage: `{}` and `{}` each see a marker that the other does not",
+            "pool `{libvirt_name}` is not one storage: `{}` and `{}` each see {what} that the other does not",
             mv.from, mv.to
         );
         return sheet.fail(name, why, hint);
@@ -112,7 +116,11 @@ fn same(mv: &Move<'_>, pool: &Manifest<StoragePoolSpec>, sheet: &mut Sheet<'_>) 
         return sheet.fail(name, format!("pool `{libvirt_name}` is not one storage: {}", differs.join("; ")), hint);
     }
     if proof == Sharing::Same {
-        return sheet.pass(name, format!("pool `{libvirt_name}` is one storage: both hosts see the same marker in it"));
+        let what = match here.markers.is_empty() {
+            true => "list volumes with the same numbers of LVM's or SCSI's own",
+            false => "see the same marker",
+        };
+        return sheet.pass(name, format!("pool `{libvirt_name}` is one storage: both hosts {what} in it"));
     }
     if here.capacity != there.capacity {
         return sheet.fail(
@@ -128,7 +136,16 @@ fn same(mv: &Move<'_>, pool: &Manifest<StoragePoolSpec>, sheet: &mut Sheet<'_>) 
         );
     }
     let kind = a.get("type").map_or("", String::as_str);
-    if matches!(kind, "dir" | "fs" | "logical" | "disk" | "zfs") {
+    if matches!(kind, "logical" | "disk" | "zfs" | "scsi" | "mpath") {
+        return sheet.unknown(
+            name,
+            format!(
+                "pool `{libvirt_name}` ({kind}) is shared by the manifest's word, and nothing that libvirt tells proves it: {}",
+                compare_by_hand(pool)
+            ),
+        );
+    }
+    if matches!(kind, "dir" | "fs") {
         sheet.pass(
             name,
             format!(
@@ -164,7 +181,9 @@ fn origin(pool: &PoolState) -> Option<BTreeMap<&'static str, String>> {
     Some(parts)
 }
 
-/// File locks on NFS: what the mount options tell.
+/// File locks on NFS: what the pool's own definition tells. `nolock` and `local_lock` are of NFS 3 (nfs(5)); NFS 4 has its
+/// locks built in. Without a version in the definition the client and the server agree on one, and libvirt does not tell
+/// which.
 fn locks(mv: &Move<'_>, pool: &Manifest<StoragePoolSpec>, sheet: &mut Sheet<'_>) {
     let name = Precheck::StorageLocks;
     let libvirt_name = pool.spec.libvirt_name(pool.name());
@@ -182,8 +201,25 @@ fn locks(mv: &Move<'_>, pool: &Manifest<StoragePoolSpec>, sheet: &mut Sheet<'_>)
             .filter_map(|o| o.attribute("name").map(str::to_owned))
             .collect();
         let has = |option: &str| options.iter().any(|o| o == option);
-        if has("nolock") || has("local_lock=all") || has("local_lock=posix") {
+        let stated = options.iter().find_map(|o| o.strip_prefix("vers=").or_else(|| o.strip_prefix("nfsvers=")));
+        let version = stated.or(root.attribute_at("source/protocol", "ver")).unwrap_or_default();
+        let is_without = has("nolock") || has("local_lock=all") || has("local_lock=posix");
+        let (is_three, is_four) = (version.starts_with('3'), version.starts_with('4'));
+        if is_four {
+            sheet.fail(
+                name,
+                format!("pool `{libvirt_name}` on `{host}` is mounted by NFS {version}, whose locks cannot be switched off"),
+                "mount it with `protocolVersion: \"3\"` and `nolock`, or say `prechecks: {storageLocks: Ignore}` if you know that it works",
+            );
+        } else if is_without && is_three {
             sheet.pass(name, format!("pool `{libvirt_name}` on `{host}` is mounted without NFS locks"));
+        } else if is_without {
+            sheet.unknown(
+                name,
+                format!(
+                    "pool `{libvirt_name}` on `{host}` is to be mounted without NFS locks, which only NFS 3 heeds, and its version is not told by libvirt: write `protocolVersion: \"3\"`"
+                ),
+            );
         } else if has("lock") {
             sheet.fail(
                 name,

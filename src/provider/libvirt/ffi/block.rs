@@ -3,7 +3,7 @@
 //! As in `ffi.rs`: each function borrows a live object for the whole call and hands libvirt only pointers that outlive it.
 
 use super::MigrationParameters;
-use std::ffi::CString;
+use std::ffi::{CString, c_ulong};
 use virt::domain::Domain;
 use virt::error::Error;
 use virt_sys as sys;
@@ -56,6 +56,21 @@ pub(in crate::provider::libvirt) fn block_copy(
             flags,
         )
     };
+    if result < 0 { Err(Error::last_error()) } else { Ok(()) }
+}
+
+/// Sets the limit of the job on a disk (`virDomainBlockJobSetSpeed`), in bytes a second; 0 takes it away.
+pub(in crate::provider::libvirt) fn set_block_job_speed(
+    domain: &Domain,
+    target: &str,
+    bytes: u64,
+) -> Result<(), Error> {
+    let target = CString::new(target)?;
+    // The type is C's `unsigned long`.
+    let bytes = c_ulong::try_from(bytes).unwrap_or(c_ulong::MAX);
+    let flags = sys::VIR_DOMAIN_BLOCK_JOB_SPEED_BANDWIDTH_BYTES;
+    // SAFETY: domain and name are alive for the call.
+    let result = unsafe { sys::virDomainBlockJobSetSpeed(domain.as_ptr(), target.as_ptr(), bytes, flags) };
     if result < 0 { Err(Error::last_error()) } else { Ok(()) }
 }
 

@@ -139,7 +139,7 @@ pub(super) async fn follow(
                 let why = format!("{}: {why}", super::NOT_WANTED);
                 order.get_or_insert(Abort { why, first: Instant::now(), last: None });
             }
-            Some(Order::Abort { .. }) | None => {}
+            Some(Order::Abort { .. } | Order::CopyRate(_)) | None => {}
         }
         if let Some(orders) = &orders
             && !in_post_copy
@@ -163,6 +163,8 @@ pub(super) async fn follow(
                     order.last = abort(from, uuid).await.then(Instant::now);
                 }
             } else if !switched
+                // Before the first pass QEMU has not begun: the destination is made ready, or disks are copied.
+                && passes > 0
                 && wants_switch(orders, elapsed, passes)
                 && tried_switch.is_none_or(|at| at.elapsed() >= TRY_AGAIN)
             {

@@ -28,7 +28,7 @@ use super::{ffi, volume};
 use crate::action::{AtTimeout, Control, Migration, MigrationWay};
 use crate::kind::host::{Transport, parse_uri};
 use crate::observed::{DomainState, MoveMark, Progress};
-use crate::provider::{ActError, Look, StepCtx};
+use crate::provider::{ActError, Look, Note, StepCtx};
 use call::call;
 use follow::Followed;
 use judge::{Place, Sides};
@@ -171,8 +171,8 @@ pub(super) async fn act(hosts: &Hosts, m: &Migration, ctx: &StepCtx) -> Result<(
         if let Some(progress) = completed(to, m.uuid).await {
             (ctx.progress)(progress);
         }
-        for words in prove::prove(to, m, before.source.as_ref()).await {
-            (ctx.note)(format!("`{}` has moved to `{}`: {words}", m.name, m.to));
+        for Note { text, hint } in prove::prove(to, m, before.source.as_ref()).await {
+            (ctx.note)(Note { text: format!("`{}` has moved to `{}`: {text}", m.name, m.to), hint });
         }
     }
     Ok(())

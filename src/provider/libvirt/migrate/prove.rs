@@ -1,82 +1,86 @@
 //! What a machine that has arrived shows of itself: its disks give no errors, its network has been heard of, its agent
-//! answers where one did before.
+//! answers where one was connected before.
 //!
 //! *Promise*: only asks. What is not in order is said; the move is done all the same, and undoing it would help nobody.
 
 use crate::action::Migration;
 use crate::domain_xml::{self, Element};
 use crate::observed::{DomainState, RunState};
+use crate::provider::Note;
 use crate::provider::libvirt::connect::Host;
 use crate::provider::libvirt::error::{During, Fault};
 use crate::provider::libvirt::{domain, ffi};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
+use virt_sys as sys;
 
 /// How long the network may take: QEMU announces a guest that arrives five times within half a second
 /// (`announce-initial`, `announce-rounds`).
 const NETWORK_WITHIN: Duration = Duration::from_secs(3);
 
-/// How long the agent may take: the guest's side of the channel is opened anew, and libvirt gives a call five seconds.
+/// How long the agent may take in all: the guest's side of the channel is opened anew.
 const AGENT_WITHIN: Duration = Duration::from_secs(20);
+
+/// How long one question to the agent may take: libvirt gives the first one on a new channel five seconds. A later one to
+/// an agent that has fallen silent it waits on for ever, and nothing else gets through to the agent meanwhile (seen).
+const AGENT_CALL: Duration = Duration::from_secs(8);
 
 const AGAIN: Duration = Duration::from_millis(250);
 
-/// What is not in order with a machine that has just moved, in words; empty where all is well, or where it does not run.
-pub(super) async fn prove(to: &Host, m: &Migration, before: Option<&DomainState>) -> Vec<String> {
-    let had_agent = before.and_then(|b| b.live_xml.as_deref()).is_some_and(|xml| has_agent(xml, true));
+/// What is not in order with a machine that has just moved; empty where all is well, or where it does not run.
+pub(super) async fn prove(to: &Host, m: &Migration, before: Option<&DomainState>) -> Vec<Note> {
+    // It is not asked before the move: an agent that is silent would hold libvirt's call for ever.
+    let had_agent = before.and_then(|b| b.live_xml.as_deref()).is_some_and(has_agent);
     let begun = Instant::now();
-    let mut last;
-    loop {
-        match look(to, m.uuid, had_agent).await {
-            Ok(found) => {
-                last = found;
-                let limit = |f: &Flaw| match f {
-                    Flaw::Disk(_) => Duration::ZERO,
-                    Flaw::Network(_) => NETWORK_WITHIN,
-                    Flaw::Agent(_) => AGENT_WITHIN,
-                };
+    let mut flaws = loop {
+        match look(to, m.uuid).await {
+            Ok(None) => return Vec::new(),
+            Ok(Some(found)) => {
                 // What may still come is waited for; what is wrong for good is not.
-                if last.iter().all(|f| begun.elapsed() >= limit(f)) {
-                    break;
+                if found.iter().all(|f| f.passing.is_none_or(|limit| begun.elapsed() >= limit)) {
+                    break found;
                 }
             }
-            Err(fault) => {
-                return vec![format!("what it does on `{}` could not be looked at after the move: {fault}", m.to)];
-            }
+            Err(fault) => return vec![unseen(&m.to, &fault)],
         }
         tokio::time::sleep(AGAIN).await;
+    };
+    if had_agent {
+        flaws.extend(agent(to, m.uuid).await);
     }
-    last.into_iter().map(Flaw::words).collect()
+    flaws.into_iter().map(|f| f.note).collect()
+}
+
+fn unseen(host: &str, fault: &Fault) -> Note {
+    let text = format!("what it does on `{host}` could not be looked at after the move: {fault}");
+    let hint = fault.hint().unwrap_or_else(|| "look at the machine yourself".into());
+    Note { text, hint }
 }
 
 /// Something that is not as it should be.
-enum Flaw {
-    Disk(String),
-    Network(String),
-    Agent(String),
+struct Flaw {
+    note: Note,
+    /// Until when it may go away by itself.
+    passing: Option<Duration>,
 }
 
 impl Flaw {
-    fn words(self) -> String {
-        match self {
-            Self::Disk(words) | Self::Network(words) | Self::Agent(words) => words,
-        }
+    fn new(passing: Option<Duration>, text: String, hint: &str) -> Self {
+        Self { note: Note { text, hint: hint.into() }, passing }
     }
 }
 
-async fn look(to: &Host, uuid: Uuid, had_agent: bool) -> Result<Vec<Flaw>, Fault> {
+/// `None` where the machine does not run here.
+async fn look(to: &Host, uuid: Uuid) -> Result<Option<Vec<Flaw>>, Fault> {
     to.call("look at the machine after its move", move |c| {
-        let Some((found, state)) = domain::find_with_state(c, uuid)? else { return Ok(Vec::new()) };
+        let Some((found, state)) = domain::find_with_state(c, uuid)? else { return Ok(None) };
         if state.state != RunState::Running {
-            return Ok(Vec::new());
+            return Ok(None);
         }
         let xml = found.xml_desc(0).during("read its definition")?;
         let mut flaws = disks(&found)?;
         flaws.extend(networks(&found, &xml));
-        if had_agent {
-            flaws.extend(agent(&found, &xml));
-        }
-        Ok(flaws)
+        Ok(Some(flaws))
     })
     .await
 }
@@ -88,7 +92,10 @@ fn disks(found: &virt::domain::Domain) -> Result<Vec<Flaw>, Fault> {
     };
     Ok(errors
         .into_iter()
-        .map(|(disk, what)| Flaw::Disk(format!("disk {disk} cannot be written to since the move: {what}")))
+        .map(|(disk, what)| {
+            let text = format!("disk {disk} cannot be written to since the move: {what}");
+            Flaw::new(None, text, "look at the free space and the rights of the disk's pool at the destination")
+        })
         .collect())
 }
 
@@ -103,30 +110,66 @@ fn networks(found: &virt::domain::Domain, xml: &str) -> Vec<Flaw> {
         let sent = found.interface_stats(device).ok()?;
         let mac = interface.attribute_at("mac", "address").unwrap_or_default();
         (!is_down && sent.tx_packets == 0).then(|| {
-            Flaw::Network(format!(
+            let text = format!(
                 "interface {mac} ({device}) has sent nothing since the move: the network may not know where it is now"
-            ))
+            );
+            let hint = "see whether the bridge at the destination is on the same segment, and let the guest send something (a ping from inside)";
+            Flaw::new(Some(NETWORK_WITHIN), text, hint)
         })
     });
     silent.collect()
 }
 
-/// Whether a definition has the guest agent's channel; `connected`: and the guest has opened it.
-fn has_agent(xml: &str, connected: bool) -> bool {
+/// Whether a machine has a channel for the guest agent, and the guest has opened it.
+fn has_agent(xml: &str) -> bool {
     let Ok(tree) = domain_xml::parse(xml) else { return false };
     tree.get("devices").into_iter().flat_map(Element::elements).filter(|e| e.name == "channel").any(|channel| {
         channel.attribute_at("target", "name") == Some("org.qemu.guest_agent.0")
-            && (!connected || channel.attribute_at("target", "state") == Some("connected"))
+            && channel.attribute_at("target", "state") == Some("connected")
     })
 }
 
-fn agent(found: &virt::domain::Domain, xml: &str) -> Option<Flaw> {
-    if !has_agent(xml, false) {
-        return None;
+/// Waits for the agent's answer. Any answer will do: one that refuses the question is alive, too.
+async fn agent(to: &Host, uuid: Uuid) -> Option<Flaw> {
+    let begun = Instant::now();
+    loop {
+        let asked = to
+            .call_within("ask its guest agent", AGENT_CALL, move |c| {
+                let Some((found, state)) = domain::find_with_state(c, uuid)? else { return Ok(()) };
+                // Stopped or paused meanwhile: nobody can answer.
+                if state.state != RunState::Running {
+                    return Ok(());
+                }
+                found.time(0).map(drop).during("ask its guest agent")
+            })
+            .await;
+        let (why, may_come) = match asked {
+            Ok(()) => return None,
+            Err(fault) if is_silent(&fault) => (fault.words(), true),
+            // Asked again, it would hang again.
+            Err(Fault::Hung { after, .. }) => (format!("no answer within {} s", after.as_secs()), false),
+            Err(fault) if fault.broke_connection() => {
+                return Some(Flaw { note: unseen(&to.name, &fault), passing: None });
+            }
+            Err(fault) => {
+                tracing::debug!(%uuid, error = %fault, "the guest agent refuses the question");
+                return None;
+            }
+        };
+        if !may_come || begun.elapsed() >= AGENT_WITHIN {
+            let text = format!("its guest agent was connected before the move and does not answer now: {why}");
+            let hint =
+                "look at the agent's service in the guest (`systemctl status qemu-guest-agent`), and start it again";
+            return Some(Flaw::new(None, text, hint));
+        }
+        tokio::time::sleep(AGAIN).await;
     }
-    let why = match found.time(0) {
-        Ok(_) => return None,
-        Err(error) => error.message().to_owned(),
-    };
-    Some(Flaw::Agent(format!("its guest agent answered before the move and does not now: {why}")))
+}
+
+/// Whether a fault is the agent's silence, and not what it said.
+fn is_silent(fault: &Fault) -> bool {
+    matches!(
+        fault.code(),
+        Some(sys::VIR_ERR_AGENT_UNRESPONSIVE | sys::VIR_ERR_AGENT_UNSYNCED | sys::VIR_ERR_AGENT_COMMAND_TIMEOUT)
+    )
 }

@@ -1,0 +1,29 @@
+//! The hypervisors and machine types of both hosts.
+
+use super::*;
+
+#[test]
+fn the_hosts_are_two_of_one_kind() {
+    World::new().with(|w| w.b.uuid = w.a.uuid.clone()).is(P::HostIdentity, Block, &["one host"]);
+    World::new().with(|w| w.b.driver = "XEN".into()).is(P::Hypervisor, Block, &["XEN", "QEMU"]);
+    World::new().with(|w| w.b.arch = "aarch64".into()).is(P::Hypervisor, Block, &["x86_64", "aarch64"]);
+    World::new().with(|w| w.b.domain_types = vec!["qemu".into()]).is(P::Hypervisor, Block, &["`kvm`", "qemu"]);
+    World::new().with(|w| w.b.emulators = vec!["/usr/libexec/qemu-kvm".into()]).is(
+        P::Hypervisor,
+        Block,
+        &["/usr/bin/qemu-system-x86_64", "/usr/libexec/qemu-kvm"],
+    );
+    // A program of somebody's own is in no capabilities, on neither host.
+    World::new()
+        .with(|w| (w.a.emulators, w.b.emulators) = (vec!["/usr/bin/qemu".into()], vec!["/usr/libexec/qemu-kvm".into()]))
+        .is(P::Hypervisor, Pass, &[]);
+    World::new().with(|w| w.b.libvirt_version = "9.0.0".into()).is(P::Versions, Warn, &["libvirt 11.3.0 to 9.0.0"]);
+    World::new().with(|w| w.a.libvirt_version = "9.0.0".into()).is(P::Versions, Pass, &["9.0.0 to 11.3.0"]);
+}
+
+#[test]
+fn a_machine_type_must_be_known_for_a_machine_that_is_off_as_well() {
+    let old = || World::new().with(|w| w.b.machine_types = vec!["pc-q35-7.2".into(), "pc-q35-8.1".into()]);
+    old().is(P::MachineType, Block, &["pc-q35-10.0", "newest of that family is pc-q35-8.1"]);
+    old().off().is(P::MachineType, Block, &["pc-q35-10.0"]);
+}
