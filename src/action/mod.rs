@@ -1,11 +1,13 @@
 //! What Drover can do to a system, as plain data: every action carries each value it needs, so that carrying a plan out
 //! leaves nothing to decide. One file for each family of actions; this file is the list.
 
+mod cluster;
 mod disk;
 mod machine;
 mod migration;
 mod order;
 
+pub use cluster::{ClusterAction, SecretSource, Until};
 pub use disk::{DiskMove, DiskPlace};
 pub use machine::{DomainXmlEdit, ImageSource, LiveChange, MachineAction, PoolRef};
 pub use migration::{AtTimeout, Backing, Control, MigratedVolume, Migration, MigrationWay, Tuning};

@@ -4,11 +4,13 @@
 //! a complete reading. Nothing here is secret: providers read domain XML without its security-sensitive parts.
 
 mod asked;
+mod cluster;
 
 pub use asked::{
     Answer, Baseline, CompareCpu, CpuBaseline, CpuFit, DirtyRate, DirtyRateMode, HostCpu, MeasureDirtyRate, Offer,
     Platform, Question, Questions,
 };
+pub use cluster::{ClusterState, CrdState, NamespaceState, ObjectState, Right};
 mod hardware;
 
 pub use hardware::{CellState, InterfaceState, NetworkState, PagesState, ProbeOutcome, ProbeState};

@@ -1,0 +1,145 @@
+//! What can be done to a Kubernetes cluster.
+
+use crate::model::{ObjectRef, SecretRef};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// One thing that can be done to a cluster. None has a secret value in it: a secret is named by where it stands.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "action", content = "parameters", rename_all_fields = "camelCase")]
+pub enum ClusterAction {
+    /// Applies the fields of an object that Drover sets (server-side apply, under Drover's field manager). Fields that
+    /// somebody else has set are a conflict, which fails the step unless `force`.
+    ApplyObject {
+        /// The cluster.
+        cluster: String,
+        /// Which object.
+        id: ObjectRef,
+        /// The fields, `apiVersion`, `kind` and `metadata` included.
+        object: Value,
+        /// Take fields over that another manager has set.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        force: bool,
+        /// Secret values, by where they go in the object (JSON pointers).
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        secrets: BTreeMap<String, SecretSource>,
+    },
+    /// Creates an object as it is, where it is not there.
+    CreateObject {
+        /// The cluster.
+        cluster: String,
+        /// Which object.
+        id: ObjectRef,
+        /// All of it.
+        object: Value,
+    },
+    /// Changes fields of an object whose controller rewrites it as a whole: each operation after a test of what was
+    /// observed (JSON Patch, RFC 6902).
+    PatchObject {
+        /// The cluster.
+        cluster: String,
+        /// Which object.
+        id: ObjectRef,
+        /// The operations.
+        patch: Vec<Value>,
+    },
+    /// Deletes an object, the one that was observed and no other.
+    DeleteObject {
+        /// The cluster.
+        cluster: String,
+        /// Which object.
+        id: ObjectRef,
+        /// The UID that was observed.
+        uid: String,
+    },
+    /// Waits for an object to be as it should.
+    AwaitObject {
+        /// The cluster.
+        cluster: String,
+        /// Which object.
+        id: ObjectRef,
+        /// What for.
+        until: Until,
+    },
+}
+
+/// A secret value.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum SecretSource {
+    /// As a manifest says.
+    Ref(SecretRef),
+    /// The token that a cluster has put into a Secret of its own.
+    Token {
+        /// The cluster.
+        cluster: String,
+        /// The Secret.
+        secret: ObjectRef,
+    },
+}
+
+/// What is waited for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum Until {
+    /// It is there.
+    Exists,
+    /// It is gone.
+    Gone,
+    /// A condition is `True`.
+    Condition {
+        /// Its type.
+        name: String,
+        /// Conditions that end the waiting: with one of them it will not come.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        fatal: Vec<String>,
+    },
+    /// A Subscription has installed its version, and that version has succeeded.
+    Installed,
+    /// As many pods as are wanted are ready (Deployments, DaemonSets).
+    Available,
+}
+
+impl ClusterAction {
+    /// The action's name, as the plan shows it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::ApplyObject { .. } => "ApplyObject",
+            Self::CreateObject { .. } => "CreateObject",
+            Self::PatchObject { .. } => "PatchObject",
+            Self::DeleteObject { .. } => "DeleteObject",
+            Self::AwaitObject { .. } => "AwaitObject",
+        }
+    }
+
+    /// The cluster that it works on.
+    pub fn cluster(&self) -> &str {
+        match self {
+            Self::ApplyObject { cluster, .. }
+            | Self::CreateObject { cluster, .. }
+            | Self::PatchObject { cluster, .. }
+            | Self::DeleteObject { cluster, .. }
+            | Self::AwaitObject { cluster, .. } => cluster,
+        }
+    }
+
+    /// The object that it is about.
+    pub fn object(&self) -> &ObjectRef {
+        match self {
+            Self::ApplyObject { id, .. }
+            | Self::CreateObject { id, .. }
+            | Self::PatchObject { id, .. }
+            | Self::DeleteObject { id, .. }
+            | Self::AwaitObject { id, .. } => id,
+        }
+    }
+
+    /// What undoes it, where one thing does.
+    pub fn undo(&self) -> Option<String> {
+        let Self::CreateObject { cluster, id, .. } = self else { return None };
+        let namespace = id.namespace.as_ref().map(|n| format!(" -n {n}")).unwrap_or_default();
+        Some(format!("kubectl delete {} {}{namespace} on {cluster}", id.kind.to_lowercase(), id.name))
+    }
+}
