@@ -271,6 +271,10 @@ impl<'a> Draft<'a> {
             ..Migration::new(here.domain.uuid, &here.domain.name, [here.host, target], way, uri)
         };
         policy.apply(link(self.ctx.resources, here.host, target), &mut migration);
+        if self.ctx.observed.host(target).is_some_and(|there| precheck::splits_connections(policy, here.state, there)) {
+            // Post-copy is what ends a move that otherwise does not; the connections only make it faster.
+            migration.parallel = None;
+        }
         Planned { migration, checks, prediction, needs }
     }
 
