@@ -106,7 +106,7 @@ pub struct Tuning {
     /// `VIR_MIGRATE_TUNNELLED`.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub tunnelled: bool,
-    /// Switch to post-copy after so many passes.
+    /// Switch to post-copy after so many passes without progress.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub post_copy_passes: Option<u32>,
     /// `VIR_MIGRATE_PARAM_BANDWIDTH_POSTCOPY`, MiB/s.

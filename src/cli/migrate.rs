@@ -23,6 +23,9 @@ use std::io::{self, Write};
 /// Lines around the one to change, in the diff.
 const CONTEXT: usize = 3;
 
+/// Where its manifest stands, as findings say.
+const COMMAND: &str = "drover migrate";
+
 /// Runs the command.
 pub fn run(args: &MigrateArgs, global: &Global, out: &mut Output) -> Result<Exit, CliError> {
     let config = settings::load(global, args.state.as_ref())?;
@@ -84,12 +87,13 @@ pub fn run(args: &MigrateArgs, global: &Global, out: &mut Output) -> Result<Exit
     }
     documents.push(document(&name, &spec)?);
     let metadata = Metadata { name: name.clone(), ..Metadata::default() };
-    let origin = Origin { file: "drover migrate".into(), line: 1, column: 1, ..Origin::default() };
+    let origin = Origin { file: COMMAND.into(), line: 1, column: 1, ..Origin::default() };
     let manifest = Manifest { kind: VirtualMachineMigrationSpec::KIND, metadata, spec, origin };
     desired.resources.virtual_machine_migrations.insert(name, manifest);
     let mut findings = Vec::new();
     desired.resources.check(&mut findings);
-    findings.retain(|f| f.resource.as_ref() == Some(&id));
+    // Also what is said of another manifest because of this one: of two that fight, the later name has the finding.
+    findings.retain(|f| f.resource.as_ref() == Some(&id) || f.related.iter().any(|place| place.file == COMMAND));
     crate::finding::sort(&mut findings);
     let text = crate::render::findings::text(&findings, &|_| None, out.err_paint.0);
     let _ = io::stderr().write_all(text.as_bytes());

@@ -670,3 +670,20 @@ fn apply_goes_on_when_nobody_reads_its_output() {
     assert_eq!(status.code(), Some(0));
     assert!(simulated(&world, &["plan", "fleet"]).1.contains("No changes."), "exit 0 means that it was done");
 }
+
+/// Of two migrations that fight, the one whose name is later has the finding.
+#[test]
+fn a_migration_that_another_one_contradicts_is_refused() {
+    let other = "apiVersion: drover/v1alpha1\nkind: VirtualMachineMigration\nmetadata: {name: web-on-a-visit}\n\
+                 spec: {machine: web-1, to: kvm-b, permanent: false}\n";
+    let world = fleet().with("fleet/visit.yaml", other);
+    for more in [&[][..], &["--name", "zzz"]] {
+        let args = [&["migrate", "web-1", "fleet", "--to", "kvm-b", "--temporary"], more].concat();
+        let (code, out, err) = world.run(&args);
+        assert_eq!((code, out.as_str()), (3, ""), "{err}");
+        assert!(err.contains("web-on-a-visit") && err.contains("both move `web-1`"), "{err}");
+    }
+    let (code, out, err) = fleet().run(&["migrate", "web-1", "fleet", "--to", "kvm-b", "--temporary"]);
+    assert_eq!(code, 0, "{err}");
+    assert!(out.contains("permanent: false"), "{out}");
+}

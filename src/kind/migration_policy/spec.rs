@@ -224,7 +224,8 @@ pub struct PostCopy {
     /// After so long in pre-copy (`virDomainMigrateStartPostCopy` is called then).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<Span>,
-    /// After so many passes over the memory, as `VIR_DOMAIN_JOB_MEMORY_ITERATION` counts them.
+    /// After so many passes over the memory (as `VIR_DOMAIN_JOB_MEMORY_ITERATION` counts them) without progress: what is left
+    /// to send at the beginning of a pass has not become less by a tenth.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1000))]
     pub passes: Option<u32>,
@@ -240,7 +241,8 @@ pub enum CopyStorage {
     /// The move is refused.
     #[default]
     None,
-    /// They are copied in full (`VIR_MIGRATE_NON_SHARED_DISK`); an image over a backing image becomes one image.
+    /// They are copied in full (`VIR_MIGRATE_NON_SHARED_DISK`); an image over a backing image becomes one image. A machine that
+    /// is off keeps its images as they are, so the destination must have the same backing image at the same path.
     All,
     /// What lies above their backing images is copied (`VIR_MIGRATE_NON_SHARED_INC`). The destination must have the same
     /// backing image at the same path; a disk without one is copied in full.
@@ -307,6 +309,35 @@ impl Spec for MigrationPolicySpec {
                     .of(manifest, "spec.maxDowntime")
                     .hint("libvirt's own default is `300ms`"),
             );
+        }
+        // QEMU's own limit (MAX_MIGRATE_DOWNTIME_SECONDS): libvirt passes more on, and the pause stays as it was.
+        let longest = Span::seconds(2000);
+        let up_to = spec.raise_downtime.as_ref().map(|r| r.up_to);
+        for (path, pause) in [("spec.maxDowntime", spec.max_downtime), ("spec.raiseDowntime.upTo", up_to)] {
+            if pause.is_some_and(|p| p.0 > longest.0) {
+                findings.push(
+                    Finding::new(Code::WrongValue, "QEMU takes no longer pause than 2000 s")
+                        .of(manifest, path)
+                        .hint("with `timeout: {action: Suspend}` a guest is paused for as long as it takes"),
+                );
+            }
+        }
+        if spec.raise_downtime.as_ref().is_some_and(|r| r.every.is_some_and(|e| e.0 == 0)) {
+            findings.push(
+                Finding::new(Code::WrongValue, "the pause cannot be raised every moment")
+                    .of(manifest, "spec.raiseDowntime.every")
+                    .hint("give each step some time, such as `30s`"),
+            );
+        }
+        let post_copy = spec.post_copy.as_ref().and_then(|p| p.bandwidth);
+        for (path, rate) in [("spec.bandwidth", spec.bandwidth), ("spec.postCopy.bandwidth", post_copy)] {
+            if rate.is_some_and(|r| r.bytes_per_second() == 0) {
+                findings.push(
+                    Finding::new(Code::WrongValue, "nothing moves at a bandwidth of zero")
+                        .of(manifest, path)
+                        .hint("leave it out for no limit, or give one such as `1Gbit/s`"),
+                );
+            }
         }
         let mut say = |code, path: &str, message: &str, hint: &str| {
             findings.push(Finding::new(code, message).of(manifest, path).hint(hint));

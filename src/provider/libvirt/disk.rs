@@ -298,13 +298,6 @@ fn ours(
     })
 }
 
-/// When a volume was last written to, where it is a file; nothing of a device.
-fn written_at(volume: &StorageVol, name: &str) -> Result<Option<String>, Fault> {
-    let what = format!("read volume `{name}`");
-    let root = xml::parse(&volume.xml_desc(0).during(&what)?, &what)?;
-    Ok(xml::text_at(&root, "target/timestamps/mtime"))
-}
-
 fn is_where_planned(made: &StorageVol, to: &DiskPlace) -> Result<(), Fault> {
     let path = made.path().during(format!("read volume `{}`", to.volume))?;
     if path == to.path {
@@ -419,14 +412,14 @@ fn copy_off(c: &Connect, m: &DiskMove, watch: &mut Watch) -> Result<(), Fault> {
     let pool = wait_until_unused(watch, || prepare(c, &m.to, there.allocation))?;
     let sparse = volume::is_made_of_files(&super::pool::description(&pool, &m.to.pool)?);
     let definition = volume::definition(&m.to.volume, there.capacity, &m.format, sparse, None);
-    let since = written_at(&source, &from.volume)?;
+    let since = volume::written_at(&source, &from.volume)?;
     let made = StorageVol::create_xml_from(&pool, &definition, &source, 0)
         .during(format!("copy volume `{}` of pool `{}` to pool `{}`", from.volume, from.pool, m.to.pool));
     is_where_planned(&ours(&pool, &m.to, made)?, &m.to)?;
     // libvirt cannot be made to stop copying a volume: what came meanwhile is heeded now.
     watch.heed(m)?;
     // It may have been started and stopped again meanwhile: then the copy is of no one moment.
-    if written_at(&source, &from.volume)? != since {
+    if volume::written_at(&source, &from.volume)? != since {
         let why = format!("volume `{}` was written to while it was copied; the machine keeps it", from.volume);
         return Err(Fault::refused(why, "leave the machine off until its disk has moved, or move it while it runs"));
     }

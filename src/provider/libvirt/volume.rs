@@ -65,6 +65,13 @@ pub(super) fn state(volume: &StorageVol, name: &str) -> Result<VolumeState, Faul
     observe::volume_state(&volume.xml_desc(0).during(format!("read volume `{name}`"))?)
 }
 
+/// When a volume was last written to, where it is a file; nothing of a device.
+pub(super) fn written_at(volume: &StorageVol, name: &str) -> Result<Option<String>, Fault> {
+    let what = format!("read volume `{name}`");
+    let root = xml::parse(&volume.xml_desc(0).during(&what)?, &what)?;
+    Ok(xml::text_at(&root, "target/timestamps/mtime"))
+}
+
 pub(super) fn look_create(connect: &Connect, wanted: &Wanted) -> Result<Look, Fault> {
     let Wanted { pool: pool_name, volume: name, capacity, format, .. } = *wanted;
     let refused = |reason| Ok(Look::Refused { reason });

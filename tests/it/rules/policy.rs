@@ -50,6 +50,11 @@ fn ways_that_contradict_each_other_are_refused_with_the_way_out() {
         ("control: Managed, transport: Tunnelled", "spec.control", "only the source's daemon"),
         ("windows: [{kind: Deny, start: '22:00', duration: 0s}]", "spec.windows[0].duration", "more than nothing"),
         ("autoConverge: {initial: 100}", "spec.autoConverge", ""),
+        ("maxDowntime: 1h", "spec.maxDowntime", "no longer pause than 2000 s"),
+        ("raiseDowntime: {upTo: 1h}", "spec.raiseDowntime.upTo", "no longer pause than 2000 s"),
+        ("raiseDowntime: {upTo: 2s, every: 0s}", "spec.raiseDowntime.every", "every moment"),
+        ("bandwidth: 0Mbit/s", "spec.bandwidth", "bandwidth of zero"),
+        ("postCopy: {after: 1m, bandwidth: 0Mbit/s}", "spec.postCopy.bandwidth", "bandwidth of zero"),
     ] {
         let found = find(bad);
         let fits = |f: &Finding| {

@@ -17,7 +17,7 @@ pub fn order(step: &Step, migration: &Migration, all: &Resources) -> Option<Orde
         let why = format!("the manifest says `{}` again", migration.from);
         return Some(Order::Abort { why });
     }
-    limits(policy_name(machine, all), migration, all)
+    Some(limits(policy_name(machine, all), migration, all))
 }
 
 /// The order for a disk that is on its way to another pool. `None`: its machine's manifest is gone; the copy goes on, and
@@ -61,15 +61,16 @@ fn of_migration(name: &str, migration: &Migration, all: &Resources) -> Option<Or
     let machine = all.virtual_machines.values().find(|v| super::super::domain_name(v) == migration.name);
     let own = machine.and_then(|v| v.spec.policy_name());
     let default = all.settings.values().next().and_then(|s| s.spec.migration_policy.as_ref());
-    limits(m.spec.migration_policy.as_ref().or(own).or(default), migration, all)
+    Some(limits(m.spec.migration_policy.as_ref().or(own).or(default), migration, all))
 }
 
-/// A migration with the limits that a policy has now, where they are others.
-fn limits(policy: Option<&String>, migration: &Migration, all: &Resources) -> Option<Order> {
+/// A migration with the limits that a policy has now. Also where they are those that it began with: a commit in between may
+/// have changed them.
+fn limits(policy: Option<&String>, migration: &Migration, all: &Resources) -> Order {
     let spec = policy.and_then(|p| all.migration_policies.get(p)).map(|p| p.spec.clone()).unwrap_or_default();
     let mut wanted = migration.clone();
     spec.apply(super::migrate::link(all, &migration.from, &migration.to), &mut wanted);
-    (wanted != *migration).then(|| Order::Limits(Box::new(wanted)))
+    Order::Limits(Box::new(wanted))
 }
 
 fn name_of(id: &ResourceId) -> Option<&str> {

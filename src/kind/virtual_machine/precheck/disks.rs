@@ -28,7 +28,9 @@ pub(super) fn check(mv: &Move<'_>, sheet: &mut Sheet<'_>) -> Vec<MigratedVolume>
             Disk::Refused => is_complete = false,
         }
     }
-    sheet.otherwise(Precheck::Disks, "it has no disk on a file or device of its host");
+    if is_complete {
+        sheet.otherwise(Precheck::Disks, "it has no disk on a file or device of its host");
+    }
     if is_complete { copies } else { Vec::new() }
 }
 
@@ -114,15 +116,24 @@ fn disk_of(mv: &Move<'_>, disk: &LocalDisk, taken: &mut BTreeMap<String, u64>, s
         return Disk::Refused;
     }
     let backing = match &state.backing {
-        Some(path) if mv.policy.copy_storage == CopyStorage::Incremental => {
+        // libvirt makes one image of what it copies live; a file that is copied as it is keeps the image below it, by path.
+        Some(path) if mv.policy.copy_storage == CopyStorage::Incremental || !mv.is_live() => {
             match backing(path, mv.source, mv.destination) {
                 Ok(backing) => Some(backing),
                 Err(reason) => {
+                    let (how, else_) = match mv.is_live() {
+                        true => ("cannot be copied incrementally", "set `copyStorage: All`"),
+                        false => {
+                            ("cannot be copied while its machine is off", "move it while it runs (`copyStorage: All`)")
+                        }
+                    };
                     sheet.fail(
                         name,
-                        format!("disk {} cannot be copied incrementally: {reason}", disk.target),
-                        "bring the backing image there first (a StoragePool with `shared: true`, or a copy at the same \
-                         path), or set `copyStorage: All`",
+                        format!("disk {} {how}: {reason}", disk.target),
+                        format!(
+                            "bring the backing image there first (a StoragePool with `shared: true`, or a copy at the same \
+                             path), or {else_}"
+                        ),
                     );
                     return Disk::Refused;
                 }

@@ -2,6 +2,8 @@
 
 use super::{Move, Sheet};
 use crate::domain_xml::Element;
+use crate::kind::migration_policy::{MigrationPolicySpec, TimeoutAction};
+use crate::observed::HostState;
 use crate::plan::Precheck;
 
 pub(super) fn check(mv: &Move<'_>, xml: &Element, sheet: &mut Sheet<'_>) {
@@ -83,6 +85,17 @@ fn versions(mv: &Move<'_>, sheet: &mut Sheet<'_>) {
             parts.push(shown);
         }
     }
+    if mv.is_live() && splits_connections(mv.policy, mv.source, mv.destination) {
+        sheet.fail(
+            Precheck::Versions,
+            format!(
+                "`parallelConnections` are left out, and one connection is used: `{}` has QEMU {}, `{}` has {}, and with \
+                 `postCopy` they need 10.1 on both",
+                mv.from, mv.source.hypervisor_version, mv.to, mv.destination.hypervisor_version
+            ),
+            "take `postCopy` (or `timeout.action: PostCopy`) out of the policy where the connections matter more",
+        );
+    }
     if !older.is_empty() {
         sheet.fail(
             Precheck::Versions,
@@ -92,8 +105,17 @@ fn versions(mv: &Move<'_>, sheet: &mut Sheet<'_>) {
     } else if parts.is_empty() {
         sheet.unknown(Precheck::Versions, "the hosts do not tell their versions");
     } else {
-        sheet.pass(Precheck::Versions, parts.join(", "));
+        sheet.otherwise(Precheck::Versions, parts.join(", "));
     }
+}
+
+/// Whether a policy asks for parallel connections and post-copy at once on hosts whose QEMU has only one of both at a time:
+/// "Postcopy is not yet compatible with multifd", until QEMU 10.1 (its changelog).
+pub(crate) fn splits_connections(policy: &MigrationPolicySpec, here: &HostState, there: &HostState) -> bool {
+    let is_asked = policy.parallel_connections.is_some()
+        && (policy.post_copy.is_some() || policy.timeout.action == TimeoutAction::PostCopy);
+    let is_old = |host: &HostState| numbers(&host.hypervisor_version).is_some_and(|v| v < vec![10, 1]);
+    is_asked && (is_old(here) || is_old(there))
 }
 
 /// A version's numbers: `11.3.0`.

@@ -72,7 +72,10 @@ pub(super) async fn follow(
     let begun = Instant::now();
     let mut last_answer = Instant::now();
     let mut limited = orders.as_ref().is_none_or(|o| o.max_downtime_millis.is_none());
-    let mut switched = orders.as_ref().is_none_or(|o| !o.may_post_copy());
+    // Whether it was begun in a way that lets it switch cannot be changed any more.
+    let may_switch = orders.as_ref().is_some_and(Migration::may_post_copy);
+    let mut switched = false;
+    let mut stale = StalePasses::default();
     let mut raise = orders.as_ref().and_then(Raise::of);
     let mut suspended = false;
     let mut order: Option<Abort> = None;
@@ -100,7 +103,9 @@ pub(super) async fn follow(
                 elapsed = elapsed.max(Duration::from_millis(progress.elapsed_millis));
                 passes = progress.iteration;
                 let now = (progress.processed, progress.remaining, progress.iteration);
-                if now != moved.1 {
+                stale.see(progress.iteration, progress.remaining);
+                // While the destination is made ready (huge pages, disks) nothing moves yet: that is the time-out's matter.
+                if now != moved.1 || progress.processed == 0 {
                     moved = (Instant::now(), now);
                 }
                 (ctx.progress)(progress);
@@ -116,7 +121,7 @@ pub(super) async fn follow(
                 }
             }
             Ok(Seen::NoJob) if !started => return Followed::Ended { aborted: order.map(|o| o.why) },
-            Ok(Seen::NoJob) => last_answer = Instant::now(),
+            Ok(Seen::NoJob) => (last_answer, moved.0) = (Instant::now(), Instant::now()),
             Err(fault) if last_answer.elapsed() < SILENCE => {
                 tracing::debug!(host = %from.name, error = %fault, "no progress to be had")
             }
@@ -125,11 +130,23 @@ pub(super) async fn follow(
         match news.news() {
             Some(Order::Limits(newer)) => {
                 if let Some(now) = &mut orders {
-                    retune::retune(from, now, &newer).await;
-                    limited = true;
-                    raise = Raise::of(&newer);
-                    switched = switched || !newer.may_post_copy();
-                    retune::take(now, *newer);
+                    let mut then = now.clone();
+                    retune::take(&mut then, (*newer).clone(), may_switch);
+                    if newer.may_post_copy() && !may_switch {
+                        tracing::warn!(
+                            host = %from.name, %uuid,
+                            "the policy allows post-copy now, and this migration began without it: it goes on in pre-copy"
+                        );
+                    }
+                    // Most newer commits say nothing else than the one by which it began.
+                    if then != *now {
+                        retune::retune(from, now, &then).await;
+                        limited |= then.max_downtime_millis != now.max_downtime_millis;
+                        if Raise::of(&then) != Raise::of(now) {
+                            raise = Raise::of(&then);
+                        }
+                        *now = then;
+                    }
                 }
             }
             Some(Order::Abort { why }) if in_post_copy => {
@@ -146,7 +163,11 @@ pub(super) async fn follow(
         {
             let timeout = Duration::from_millis(orders.timeout_millis);
             // A guest that is paused changes nothing any more: what is left to send is what there is, and it ends.
-            let limit = if elapsed >= timeout { at_timeout(orders, switched, suspended) } else { AtTimeout::Abort };
+            let limit = if elapsed >= timeout {
+                at_timeout(orders, switched || !may_switch, suspended)
+            } else {
+                AtTimeout::Abort
+            };
             if order.is_none() {
                 let timeout = if limit == AtTimeout::Abort && !suspended { timeout } else { Duration::MAX };
                 order = Abort::needed(elapsed, timeout, moved.0.elapsed());
@@ -163,9 +184,10 @@ pub(super) async fn follow(
                     order.last = abort(from, uuid).await.then(Instant::now);
                 }
             } else if !switched
+                && may_switch
                 // Before the first pass QEMU has not begun: the destination is made ready, or disks are copied.
                 && passes > 0
-                && wants_switch(orders, elapsed, passes)
+                && wants_switch(orders, elapsed, stale.count)
                 && tried_switch.is_none_or(|at| at.elapsed() >= TRY_AGAIN)
             {
                 tried_switch = Some(Instant::now());
@@ -190,11 +212,37 @@ fn at_timeout(orders: &Migration, switched: bool, suspended: bool) -> AtTimeout 
     }
 }
 
-/// Whether it is time to switch to post-copy: by time, by passes, or because the time is up.
-fn wants_switch(orders: &Migration, elapsed: Duration, passes: u64) -> bool {
+/// Counts the passes over the memory that brought a migration no further.
+#[derive(Debug, Default)]
+struct StalePasses {
+    pass: u64,
+    /// The least that was left to send at the beginning of a pass.
+    least: u64,
+    count: u64,
+}
+
+impl StalePasses {
+    /// What is left has to have become less by a tenth to be progress: that of an idle guest halves, and that of a busy one
+    /// goes to and fro.
+    fn see(&mut self, pass: u64, remaining: u64) {
+        if pass <= self.pass {
+            return;
+        }
+        if self.pass == 0 || remaining < self.least - self.least / 10 {
+            (self.least, self.count) = (remaining, 0);
+        } else {
+            // Short passes may come between two looks.
+            self.count += pass - self.pass;
+        }
+        self.pass = pass;
+    }
+}
+
+/// Whether it is time to switch to post-copy: by time, by passes without progress, or because the time is up.
+fn wants_switch(orders: &Migration, elapsed: Duration, stale: u64) -> bool {
     let after = |millis: u64| elapsed >= Duration::from_millis(millis);
     orders.post_copy_after_millis.is_some_and(after)
-        || orders.tuning.post_copy_passes.is_some_and(|n| passes > u64::from(n))
+        || orders.tuning.post_copy_passes.is_some_and(|n| stale >= u64::from(n))
         || orders.tuning.at_timeout == AtTimeout::PostCopy && after(orders.timeout_millis)
 }
 
@@ -402,12 +450,31 @@ mod tests {
         let by_time = Migration { post_copy_after_millis: Some(5_000), ..orders(Tuning::default()) };
         assert!(!wants_switch(&by_time, seconds(4), 99) && wants_switch(&by_time, seconds(5), 0));
         let by_passes = orders(Tuning { post_copy_passes: Some(3), ..Tuning::default() });
-        assert!(!wants_switch(&by_passes, seconds(99), 3) && wants_switch(&by_passes, seconds(1), 4));
+        assert!(!wants_switch(&by_passes, seconds(99), 2) && wants_switch(&by_passes, seconds(1), 3));
         let at_the_end = orders(Tuning { at_timeout: AtTimeout::PostCopy, ..Tuning::default() });
         assert!(!wants_switch(&at_the_end, seconds(59), 99) && wants_switch(&at_the_end, seconds(60), 1));
         assert_eq!(at_timeout(&at_the_end, false, false), AtTimeout::PostCopy, "not aborted while it can switch");
         let pause = orders(Tuning { at_timeout: AtTimeout::Suspend, ..Tuning::default() });
         assert_eq!(at_timeout(&pause, true, false), AtTimeout::Suspend);
+    }
+
+    #[test]
+    fn passes_count_that_bring_it_no_further() {
+        let counts = |seen: &[(u64, u64)]| {
+            let mut stale = StalePasses::default();
+            seen.iter()
+                .map(|(pass, left)| {
+                    stale.see(*pass, *left);
+                    stale.count
+                })
+                .collect::<Vec<_>>()
+        };
+        // One that converges, however long it takes.
+        assert_eq!(counts(&[(1, 1000), (1, 400), (2, 500), (3, 250), (3, 10), (4, 125)]), [0, 0, 0, 0, 0, 0]);
+        // One whose guest writes as fast as it is sent; a pass that nobody saw counts as well.
+        assert_eq!(counts(&[(1, 1000), (2, 600), (3, 590), (4, 610), (6, 560)]), [0, 0, 1, 2, 4]);
+        // It comes on again.
+        assert_eq!(counts(&[(1, 1000), (2, 990), (3, 500), (4, 495)]), [0, 1, 0, 1]);
     }
 
     #[test]

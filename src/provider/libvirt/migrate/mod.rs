@@ -233,9 +233,15 @@ async fn start(
         storage::prepare(to, live(m), &m.copy, &sources).await?;
         if !live(m) {
             // libvirt moves no storage with a machine that is off.
+            let since = storage::written(from, &m.copy).await?;
             for v in &m.copy {
                 let remaining = Duration::from_millis(m.timeout_millis).min(ctx.deadline);
                 volume::copy_between(from, to, v, remaining, ctx.progress.clone(), ctx.cancel.clone()).await?;
+            }
+            // It may have been started and stopped again meanwhile: then the copy is of no one moment.
+            if storage::written(from, &m.copy).await? != since {
+                let why = "its disks were written to while they were copied".to_owned();
+                return Err(Fault::refused(why, "leave it off until it has moved, or move it while it runs"));
             }
         }
         Ok::<(), Fault>(())
@@ -250,14 +256,22 @@ async fn start(
         // Whose move it is has to be known while it goes on, also to a Drover that knows nothing else.
         let marks = mark.put_into(source.map(|s| s.moves.as_slice()).unwrap_or_default());
         let uuid = m.uuid;
-        from.call("mark the move", move |c| domain::set_moves(c, uuid, &marks)).await?;
+        if let Err(fault) = from.call("mark the move", move |c| domain::set_moves(c, uuid, &marks)).await {
+            give_up(to, m).await;
+            return Err(fault.into());
+        }
     }
     let paused = source.is_some_and(|s| s.state == crate::observed::RunState::Paused);
     loop {
         let ended = drive(from, to, m, ctx, paused, managed).await?;
         let falls_back = !managed && may_manage && ended.aborted.is_none();
         match &ended.fault {
-            Some(fault) if falls_back && is_cut_off(fault, &m.destination_uri) => {
+            // Only where it has not begun: both hosts say so.
+            Some(fault)
+                if falls_back
+                    && is_cut_off(fault, &m.destination_uri)
+                    && sides(from, to, m).await.is_ok_and(|now| now.place() == Place::Here) =>
+            {
                 tracing::warn!(
                     uuid = %m.uuid, from = %m.from, to = %m.to, error = %fault,
                     "the source cannot reach the destination's daemon: Drover drives the migration itself, and has to run until its end"

@@ -32,8 +32,9 @@ pub(super) async fn prove(to: &Host, m: &Migration, before: Option<&DomainState>
     // It is not asked before the move: an agent that is silent would hold libvirt's call for ever.
     let had_agent = before.and_then(|b| b.live_xml.as_deref()).is_some_and(has_agent);
     let begun = Instant::now();
+    let runs = before.is_some_and(|b| b.state == RunState::Running) && !m.arrive_paused;
     let mut flaws = loop {
-        match look(to, m.uuid).await {
+        match look(to, m.uuid, runs).await {
             Ok(None) => return Vec::new(),
             Ok(Some(found)) => {
                 // What may still come is waited for; what is wrong for good is not.
@@ -70,12 +71,18 @@ impl Flaw {
     }
 }
 
-/// `None` where the machine does not run here.
-async fn look(to: &Host, uuid: Uuid) -> Result<Option<Vec<Flaw>>, Fault> {
+/// `None` where the machine does not run here, and did not run before (`runs`).
+async fn look(to: &Host, uuid: Uuid, runs: bool) -> Result<Option<Vec<Flaw>>, Fault> {
     to.call("look at the machine after its move", move |c| {
         let Some((found, state)) = domain::find_with_state(c, uuid)? else { return Ok(None) };
         if state.state != RunState::Running {
-            return Ok(None);
+            if !runs {
+                return Ok(None);
+            }
+            // QEMU stops a guest whose disk gives an error (`werror=stop`), and only then knows which it was.
+            let mut flaws = if state.is_active() { disks(&found)? } else { Vec::new() };
+            flaws.push(stands_still(&state));
+            return Ok(Some(flaws));
         }
         let xml = found.xml_desc(0).during("read its definition")?;
         let mut flaws = disks(&found)?;
@@ -83,6 +90,20 @@ async fn look(to: &Host, uuid: Uuid) -> Result<Option<Vec<Flaw>>, Fault> {
         Ok(Some(flaws))
     })
     .await
+}
+
+/// A machine that ran before it moved, and does not now.
+fn stands_still(state: &DomainState) -> Flaw {
+    let passing = (state.state == RunState::Paused).then_some(NETWORK_WITHIN);
+    let hint = match state.reason.as_str() {
+        "io-error" => {
+            "one of its disks gives errors: look at the free space and the rights of its pool, then `virsh resume`"
+        }
+        _ => {
+            "its log at the destination says more (/var/log/libvirt/qemu); Drover starts it again where its manifest wants it running"
+        }
+    };
+    Flaw::new(passing, format!("it ran before, and is {} now", domain::word(state)), hint)
 }
 
 fn disks(found: &virt::domain::Domain) -> Result<Vec<Flaw>, Fault> {

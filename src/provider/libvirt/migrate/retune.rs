@@ -26,17 +26,10 @@ pub(super) async fn retune(from: &Host, now: &Migration, newer: &Migration) {
             tracing::info!(host = %from.name, uuid = %now.uuid, millis, "the longest pause of a running migration is another now");
         }
     }
-    if newer.may_post_copy() && !now.may_post_copy() {
-        tracing::warn!(
-            host = %from.name, uuid = %now.uuid,
-            "the policy allows post-copy now, and this migration began without it: it goes on in pre-copy"
-        );
-    }
 }
 
 /// Takes over what can be changed while a migration runs; what its start settled stays.
-pub(super) fn take(now: &mut Migration, newer: Migration) {
-    let began_with_post_copy = now.may_post_copy();
+pub(super) fn take(now: &mut Migration, newer: Migration, began_with_post_copy: bool) {
     now.bandwidth_mib = newer.bandwidth_mib;
     now.max_downtime_millis = newer.max_downtime_millis;
     now.timeout_millis = newer.timeout_millis;
@@ -90,7 +83,7 @@ mod tests {
         newer.post_copy_after_millis = Some(1);
         newer.tuning = Tuning { tls: true, at_timeout: AtTimeout::Suspend, ..Tuning::default() };
         let mut now = began.clone();
-        take(&mut now, newer);
+        take(&mut now, newer, false);
         let tuning = Tuning { at_timeout: AtTimeout::Suspend, ..Tuning::default() };
         assert_eq!(now, Migration { bandwidth_mib: Some(10), tuning, ..began });
     }

@@ -37,6 +37,22 @@ pub(super) async fn measure(
     from.call("measure its disks", move |c| copy.iter().map(|v| measure_one(c, uuid, live, v)).collect()).await
 }
 
+/// When each volume was last written to, where it is a file; devices do not tell.
+pub(super) async fn written(from: &Host, copy: &[MigratedVolume]) -> Result<Vec<Option<String>>, Fault> {
+    let copy = copy.to_vec();
+    from.call("look at its disks", move |c| {
+        let one = |v: &MigratedVolume| {
+            let pool = volume::active_pool(c, &v.pool)?;
+            let found = volume::find(&pool, &v.volume)?.ok_or_else(|| {
+                Fault::refused(format!("volume `{}` is not in pool `{}` any more", v.volume, v.pool), "plan again")
+            })?;
+            volume::written_at(&found, &v.volume)
+        };
+        copy.iter().map(one).collect()
+    })
+    .await
+}
+
 /// A volume at the source, as it is.
 pub(super) struct Source {
     /// What the guest sees, in bytes.

@@ -17,6 +17,31 @@ fn an_image_below_a_shared_disk_must_be_there_too() {
     chain(&[]).is(P::Disks, Block, &["/base/debian", "below"]);
 }
 
+/// A file that is copied as it is keeps the image below it by its path: whatever lies there becomes part of the disk.
+#[test]
+fn a_copied_image_finds_the_same_image_below_it() {
+    let overlay = |b: Option<u64>| {
+        let mut here = pool("dir", "", "/local", &["web", "base"]);
+        here.volumes.get_mut("web").unwrap().backing = Some("/local/base".into());
+        let mut there = pool("dir", "", "/local", &["base"]);
+        match b {
+            Some(capacity) => there.volumes.get_mut("base").unwrap().capacity = capacity,
+            None => there.volumes.clear(),
+        }
+        World::new()
+            .machine(&disk("/local/web", ""), "")
+            .pool("type: dir, target: /local", here, there)
+            .with(|w| w.policy.copy_storage = CopyStorage::All)
+    };
+    overlay(Some(20 * GIB)).off().is(P::Disks, Pass, &["is copied"]);
+    let other = overlay(Some(30 * GIB)).off().is(P::Disks, Block, &["while its machine is off", "/local/base"]);
+    assert!(other.look().copy.is_empty());
+    overlay(None).off().is(P::Disks, Block, &["in no pool of the destination"]);
+    // Live, libvirt makes one image of it.
+    let live = overlay(None).is(P::Disks, Pass, &["is copied"]);
+    assert_eq!(live.look().copy[0].backing, None);
+}
+
 #[test]
 fn a_disk_that_is_not_shared_is_copied_or_holds_back() {
     let local = |b: &[&str]| {

@@ -21,6 +21,30 @@ fn the_hosts_are_two_of_one_kind() {
     World::new().with(|w| w.a.libvirt_version = "9.0.0".into()).is(P::Versions, Pass, &["9.0.0 to 11.3.0"]);
 }
 
+/// QEMU before 10.1: "Postcopy is not yet compatible with multifd".
+#[test]
+fn parallel_connections_are_left_out_where_post_copy_is_asked_for_and_qemu_has_one_of_both() {
+    use crate::kind::migration_policy::{ParallelConnections, PostCopy, TimeoutAction};
+    let asked = |here: &str, there: &str| {
+        let (here, there) = (here.to_owned(), there.to_owned());
+        World::new().with(|w| {
+            w.policy.parallel_connections = Some(ParallelConnections::Count(4));
+            (w.a.hypervisor_version, w.b.hypervisor_version) = (here, there);
+        })
+    };
+    let post_copy =
+        |w: &mut World| w.policy.post_copy = Some(PostCopy { after: None, passes: Some(3), bandwidth: None });
+    asked("10.0.2", "10.0.2").is(P::Versions, Pass, &[]);
+    asked("10.0.2", "10.1.0").with(post_copy).is(P::Versions, Warn, &["one connection is used", "10.0.2", "10.1"]);
+    asked("10.0.2", "10.0.2").with(|w| w.policy.timeout.action = TimeoutAction::PostCopy).is(
+        P::Versions,
+        Warn,
+        &["one connection is used"],
+    );
+    asked("10.1.0", "11.0.0").with(post_copy).is(P::Versions, Pass, &[]);
+    asked("10.0.2", "10.0.2").with(post_copy).off().is(P::Versions, Pass, &[]);
+}
+
 #[test]
 fn a_machine_type_must_be_known_for_a_machine_that_is_off_as_well() {
     let old = || World::new().with(|w| w.b.machine_types = vec!["pc-q35-7.2".into(), "pc-q35-8.1".into()]);
