@@ -127,10 +127,17 @@ impl Engine {
     pub fn writers(&self, resources: &Resources) -> WriteFleet {
         let (simulated, real) = self.split(resources);
         let writer = self.writer.of(&real, || libvirt::Writer::new(real.clone(), self.powers.libvirt.clone()));
-        let mut fleet: BTreeMap<String, Arc<dyn Actor>> = BTreeMap::new();
-        fleet.extend(real.into_keys().map(|h| (h, writer.clone() as Arc<dyn Actor>)));
-        fleet.extend(simulated.into_iter().map(|h| (h, self.powers.world.actor())));
-        WriteFleet::new(fleet)
+        let mut read: BTreeMap<String, Arc<dyn Observer>> = BTreeMap::new();
+        let mut write: BTreeMap<String, Arc<dyn Actor>> = BTreeMap::new();
+        for host in real.into_keys() {
+            read.insert(host.clone(), writer.clone());
+            write.insert(host, writer.clone());
+        }
+        for host in simulated {
+            read.insert(host.clone(), self.powers.world.observer());
+            write.insert(host, self.powers.world.actor());
+        }
+        WriteFleet::new(ReadFleet::new(read), write)
     }
 
     /// Simulated hosts, and those that libvirt serves.

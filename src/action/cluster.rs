@@ -1,6 +1,6 @@
 //! What can be done to a Kubernetes cluster.
 
-use crate::model::{ObjectRef, SecretRef};
+use crate::model::{ObjectRef, SecretSource};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -62,21 +62,8 @@ pub enum ClusterAction {
         id: ObjectRef,
         /// What for.
         until: Until,
-    },
-}
-
-/// A secret value.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub enum SecretSource {
-    /// As a manifest says.
-    Ref(SecretRef),
-    /// The token that a cluster has put into a Secret of its own.
-    Token {
-        /// The cluster.
-        cluster: String,
-        /// The Secret.
-        secret: ObjectRef,
+        /// How long at most, in milliseconds.
+        timeout_millis: u64,
     },
 }
 

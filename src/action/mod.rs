@@ -7,7 +7,7 @@ mod machine;
 mod migration;
 mod order;
 
-pub use cluster::{ClusterAction, SecretSource, Until};
+pub use cluster::{ClusterAction, Until};
 pub use disk::{DiskMove, DiskPlace};
 pub use machine::{DomainXmlEdit, ImageSource, LiveChange, MachineAction, PoolRef};
 pub use migration::{AtTimeout, Backing, Control, MigratedVolume, Migration, MigrationWay, Tuning};
@@ -22,6 +22,8 @@ use serde::{Deserialize, Serialize};
 pub enum Action {
     /// Hosts, storage pools, volumes and domains: carried out by libvirt or by the simulator.
     Machine(MachineAction),
+    /// Kubernetes clusters: carried out through their API servers.
+    Cluster(ClusterAction),
 }
 
 impl Action {
@@ -29,6 +31,7 @@ impl Action {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Machine(a) => a.name(),
+            Self::Cluster(a) => a.name(),
         }
     }
 
@@ -36,13 +39,23 @@ impl Action {
     pub fn undo(&self) -> Option<String> {
         match self {
             Self::Machine(a) => a.undo(),
+            Self::Cluster(a) => a.undo(),
         }
     }
 
-    /// The targets whose limits it counts against: host names, source first.
+    /// The targets whose limits it counts against: host names, source first; or the cluster.
     pub fn targets(&self) -> Vec<&str> {
         match self {
             Self::Machine(a) => a.hosts(),
+            Self::Cluster(a) => vec![a.cluster()],
+        }
+    }
+
+    /// What it does to machines and their hosts, where it does that.
+    pub fn machine(&self) -> Option<&MachineAction> {
+        match self {
+            Self::Machine(a) => Some(a),
+            Self::Cluster(_) => None,
         }
     }
 }

@@ -15,6 +15,8 @@ const DEFAULT_MIGRATIONS: (usize, usize) = (2, 2);
 pub(super) enum Lane {
     /// A step on one host.
     Host(String),
+    /// A step on one cluster.
+    Cluster(String),
     /// A migration: one leaves, one arrives; of a resource that says how many of its own move at once, that too.
     Migration { from: String, to: String, of: Option<ResourceId> },
     /// Somebody else's migration that is followed: it runs already, so it never waits, but it counts as leaving.
@@ -29,6 +31,7 @@ impl Lane {
                 Self::Migration { from: m.from.clone(), to: m.to.clone(), of }
             }
             Action::Machine(MachineAction::AwaitMigration { host, .. }) => Self::Followed(host.clone()),
+            Action::Cluster(a) => Self::Cluster(a.cluster().to_owned()),
             Action::Machine(other) => Self::Host(other.hosts().first().copied().unwrap_or_default().to_owned()),
         }
     }
@@ -40,6 +43,7 @@ pub(super) struct Slots {
     limits: ExecuteLimits,
     running: usize,
     on_host: BTreeMap<String, usize>,
+    on_cluster: BTreeMap<String, usize>,
     leaving: BTreeMap<String, usize>,
     arriving: BTreeMap<String, usize>,
     of: BTreeMap<ResourceId, usize>,
@@ -61,6 +65,7 @@ impl Slots {
             limits: limits.clone(),
             running: 0,
             on_host: BTreeMap::new(),
+            on_cluster: BTreeMap::new(),
             leaving: BTreeMap::new(),
             arriving: BTreeMap::new(),
             of: BTreeMap::new(),
@@ -79,6 +84,7 @@ impl Slots {
         self.any_free()
             && match lane {
                 Lane::Host(host) => count(&self.on_host, host) < self.limits.per_host,
+                Lane::Cluster(cluster) => count(&self.on_cluster, cluster) < self.limits.per_host,
                 Lane::Migration { from, to, of } => {
                     let turn = of.as_ref().is_none_or(|of| {
                         let most = self.limits.together.get(of).copied().unwrap_or(usize::MAX);
@@ -95,6 +101,7 @@ impl Slots {
         self.running += 1;
         match lane {
             Lane::Host(host) => *self.on_host.entry(host.clone()).or_default() += 1,
+            Lane::Cluster(cluster) => *self.on_cluster.entry(cluster.clone()).or_default() += 1,
             Lane::Migration { from, to, of } => {
                 of.iter().for_each(|of| *self.of.entry(of.clone()).or_default() += 1);
                 *self.leaving.entry(from.clone()).or_default() += 1;
@@ -108,6 +115,7 @@ impl Slots {
         self.running = self.running.saturating_sub(1);
         match lane {
             Lane::Host(host) => give_back(&mut self.on_host, host),
+            Lane::Cluster(cluster) => give_back(&mut self.on_cluster, cluster),
             Lane::Migration { from, to, of } => {
                 if let Some(taken) = of.as_ref().and_then(|of| self.of.get_mut(of)) {
                     *taken = taken.saturating_sub(1);

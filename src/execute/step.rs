@@ -1,7 +1,7 @@
 //! One step: look, write the intent down, act, verify, write the outcome down.
 
 use super::{Event, ExecuteLimits, Stop};
-use crate::action::{Action, MachineAction, MigrationWay};
+use crate::action::{Action, ClusterAction, MachineAction, MigrationWay};
 use crate::journal::{Journal, JournalError, Outcome};
 use crate::observed::Progress;
 use crate::plan::precopy::{self, Measured, PastMove};
@@ -71,7 +71,10 @@ pub(super) fn act_deadline(step: &Step, limits: &ExecuteLimits) -> Duration {
             let rate = m.bandwidth_mib.map_or(SLOWEST_RATE, |mib| (mib << 20).clamp(1, 2 * SLOWEST_RATE) / 2).max(1);
             limits.step_deadline + Duration::from_secs(step.estimate.bytes / rate)
         }
-        Action::Machine(_) => limits.step_deadline + Duration::from_secs(step.estimate.bytes / SLOWEST_RATE),
+        Action::Cluster(ClusterAction::AwaitObject { timeout_millis, .. }) => Duration::from_millis(*timeout_millis),
+        Action::Machine(_) | Action::Cluster(_) => {
+            limits.step_deadline + Duration::from_secs(step.estimate.bytes / SLOWEST_RATE)
+        }
     }
 }
 
@@ -79,7 +82,7 @@ pub(super) fn act_deadline(step: &Step, limits: &ExecuteLimits) -> Duration {
 fn retries(step: &Step, limits: &ExecuteLimits) -> u32 {
     match &step.action {
         Action::Machine(MachineAction::MigrateVirtualMachine(m)) => m.retries,
-        Action::Machine(_) => None,
+        Action::Machine(_) | Action::Cluster(_) => None,
     }
     .unwrap_or(limits.attempts.saturating_sub(1))
 }

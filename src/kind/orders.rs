@@ -11,7 +11,7 @@ pub fn orders(running: &Plan, newer: &Resources) -> BTreeMap<String, Order> {
     let order = |step: &Step| match &step.action {
         Action::Machine(MachineAction::MigrateVirtualMachine(m)) => virtual_machine::order(step, m, newer),
         Action::Machine(MachineAction::MoveDisk(m)) => virtual_machine::disk_order(step, m, newer),
-        Action::Machine(_) => None,
+        Action::Machine(_) | Action::Cluster(_) => None,
     };
     running.steps.iter().filter_map(|step| Some((step.id.clone(), order(step)?))).collect()
 }

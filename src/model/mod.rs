@@ -15,4 +15,4 @@ pub use manifest::{Manifest, Metadata, Origin, Pointer, Positions, Revision};
 pub use object::ObjectRef;
 pub use quantity::{Bytes, QuantityError, Rate, Span};
 pub use secret::Secret;
-pub use secret_ref::{FromSecret, SecretKey, SecretRef};
+pub use secret_ref::{FromSecret, SecretKey, SecretRef, SecretSource};

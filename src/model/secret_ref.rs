@@ -1,5 +1,6 @@
 //! Where a secret value stands. A manifest never has the value itself.
 
+use super::ObjectRef;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -29,6 +30,21 @@ pub struct SecretKey {
     pub name: String,
     /// The key in its data.
     pub key: String,
+}
+
+/// Where a secret value comes from that Drover hands on.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum SecretSource {
+    /// As a manifest says.
+    Ref(SecretRef),
+    /// The token that a cluster has put into a Secret of its own.
+    Token {
+        /// The cluster.
+        cluster: String,
+        /// The Secret.
+        secret: ObjectRef,
+    },
 }
 
 /// A value that is not in the manifest.

@@ -1,5 +1,6 @@
 //! What is read of a Kubernetes cluster. No secret value is in it: of a Secret there are its type and its keys.
 
+use super::{Answered, ClusterAnswer, ClusterQuestion, Reading};
 use crate::model::ObjectRef;
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -44,6 +45,9 @@ pub struct ClusterState {
     pub objects: Vec<ObjectState>,
     /// Custom resource definitions of MTC and Velero, by name.
     pub crds: BTreeMap<String, CrdState>,
+    /// What it was asked beyond this, and what it said.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub answers: Vec<Answered>,
 }
 
 /// A right, as an API server is asked for it (SelfSubjectAccessReview).
@@ -126,6 +130,16 @@ impl ClusterState {
         self.objects.iter().filter(move |o| o.id.group() == group && o.id.kind == kind)
     }
 
+    /// What it said to a question, where it was asked.
+    pub fn answer_to(&self, question: &ClusterQuestion) -> Option<&Reading<ClusterAnswer>> {
+        self.answers.iter().find(|a| a.question == *question).map(|a| &a.answer)
+    }
+
+    /// Notes an answer.
+    pub fn answer(&mut self, question: ClusterQuestion, answer: Reading<ClusterAnswer>) {
+        self.answers.push(Answered { question, answer });
+    }
+
     /// Whether a kind is served.
     pub fn serves(&self, api_version: &str, kind: &str) -> bool {
         self.served.contains(&format!("{api_version}/{kind}"))
@@ -164,12 +178,21 @@ mod tests {
 
     #[test]
     fn objects_are_found_by_identity_and_kind() {
-        let ready = json!({"status": {"conditions": [{"type": "Ready", "status": "True"}, {"type": "X", "status": "False"}]}});
-        let mut objects =
-            vec![object("MigPlan", "a", json!({})), object("MigCluster", "host", ready), object("MigCluster", "ocp3", json!({}))];
+        let ready =
+            json!({"status": {"conditions": [{"type": "Ready", "status": "True"}, {"type": "X", "status": "False"}]}});
+        let mut objects = vec![
+            object("MigPlan", "a", json!({})),
+            object("MigCluster", "host", ready),
+            object("MigCluster", "ocp3", json!({})),
+        ];
         objects.sort_by(|a, b| a.id.cmp(&b.id));
         let state = ClusterState { objects, ..ClusterState::default() };
-        let host = state.object(&ObjectRef::new("migration.openshift.io/v1alpha1", "MigCluster", "openshift-migration", "host"));
+        let host = state.object(&ObjectRef::new(
+            "migration.openshift.io/v1alpha1",
+            "MigCluster",
+            "openshift-migration",
+            "host",
+        ));
         let host = host.unwrap();
         assert!(host.is("Ready") && !host.is("X") && !host.is("Y") && host.condition("X").is_some());
         assert_eq!(state.of_kind("migration.openshift.io", "MigCluster").count(), 2);

@@ -5,12 +5,14 @@
 
 mod asked;
 mod cluster;
+mod cluster_asked;
 
 pub use asked::{
     Answer, Baseline, CompareCpu, CpuBaseline, CpuFit, DirtyRate, DirtyRateMode, HostCpu, MeasureDirtyRate, Offer,
     Platform, Question, Questions,
 };
 pub use cluster::{ClusterState, CrdState, NamespaceState, ObjectState, Right};
+pub use cluster_asked::{Answered, ClusterAnswer, ClusterQuestion, ClusterQuestions, FieldConflict};
 mod hardware;
 
 pub use hardware::{CellState, InterfaceState, NetworkState, PagesState, ProbeOutcome, ProbeState};
@@ -38,17 +40,34 @@ pub struct Observed {
     /// CPUs that are common to several hosts, where a manifest asks for one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cpu_baselines: Vec<CpuBaseline>,
+    /// One reading for each cluster that is declared, by the manifest's name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub clusters: BTreeMap<String, Reading<ClusterState>>,
 }
 
 impl Observed {
     /// An observation of nothing.
     pub fn empty(taken_at: Timestamp) -> Self {
-        Self { format_version: FORMAT_VERSION.into(), taken_at, hosts: BTreeMap::new(), cpu_baselines: Vec::new() }
+        Self {
+            format_version: FORMAT_VERSION.into(),
+            taken_at,
+            hosts: BTreeMap::new(),
+            cpu_baselines: Vec::new(),
+            clusters: BTreeMap::new(),
+        }
     }
 
     /// A host's state, if it could be read.
     pub fn host(&self, name: &str) -> Option<&HostState> {
         match self.hosts.get(name) {
+            Some(Reading::Present(state)) => Some(state),
+            _ => None,
+        }
+    }
+
+    /// A cluster's state, if it could be read.
+    pub fn cluster(&self, name: &str) -> Option<&ClusterState> {
+        match self.clusters.get(name) {
             Some(Reading::Present(state)) => Some(state),
             _ => None,
         }

@@ -107,7 +107,7 @@ fn effects<'a>(steps: &'a [StepDraft], ctx: &Context<'a>) -> Vec<Effect<'a>> {
         match &step.action {
             Action::Machine(MachineAction::StartDomain { host, uuid, .. }) => drop(started.insert((host, *uuid))),
             Action::Machine(MachineAction::ShutdownDomain { host, uuid, .. }) => drop(shut.insert((host, *uuid))),
-            Action::Machine(_) => {}
+            Action::Machine(_) | Action::Cluster(_) => {}
         }
     }
     let domain = |host: &str, uuid: Uuid| ctx.observed.host(host)?.domains.iter().find(|d| d.uuid == uuid);
@@ -135,7 +135,7 @@ fn effects<'a>(steps: &'a [StepDraft], ctx: &Context<'a>) -> Vec<Effect<'a>> {
             Action::Machine(MachineAction::ShutdownDomain { host, uuid, .. }) if !started.contains(&(host, *uuid)) => {
                 effect.frees = domain(host, *uuid).filter(|d| d.is_active()).map(|d| (host.as_str(), needs(Some(d))));
             }
-            Action::Machine(_) => {}
+            Action::Machine(_) | Action::Cluster(_) => {}
         }
         effect
     };

@@ -4,7 +4,7 @@
 use super::{
     Block, Change, Check, Disruption, Estimate, Health, Interruption, Operation, PlanOptions, ResourceReport, Sync,
 };
-use crate::action::Action;
+use crate::action::{Action, MachineAction};
 use crate::finding::{Finding, Source};
 use crate::kind::Resources;
 use crate::kind::settings::SettingsSpec;
@@ -201,10 +201,7 @@ impl Drafts {
 
     /// Whether some step is about a domain.
     pub fn touches(&self, uuid: uuid::Uuid) -> bool {
-        self.steps.iter().any(|s| {
-            let Action::Machine(action) = &s.action;
-            action.machine() == Some(uuid)
-        })
+        self.steps.iter().any(|s| s.action.machine().and_then(MachineAction::machine) == Some(uuid))
     }
 
     /// Has machines of a resource that must be shut down wait for the machines before them, so that no more than so many are
@@ -217,10 +214,8 @@ impl Drafts {
         let turns: Vec<Vec<usize>> = turns.into_values().collect();
         let at_once = at_once.max(1) as usize;
         for (before, now) in turns.iter().zip(turns.iter().skip(at_once)) {
-            let goes_down = |i: &usize| {
-                let Action::Machine(action) = &self.steps[*i].action;
-                matches!(action, crate::action::MachineAction::ShutdownDomain { .. })
-            };
+            let goes_down =
+                |i: &usize| matches!(&self.steps[*i].action, Action::Machine(MachineAction::ShutdownDomain { .. }));
             if let (true, Some(first), Some(last)) = (now.iter().any(goes_down), now.first(), before.last()) {
                 self.steps[*first].after.push(DraftId(*last));
             }

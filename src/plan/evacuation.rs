@@ -39,7 +39,7 @@ pub(super) fn tell(steps: &[Step], ctx: &Context<'_>) -> Vec<Finding> {
                     Action::Machine(MachineAction::AwaitMigration { host, uuid }) => {
                         moves.entry((host, *uuid)).or_insert(step);
                     }
-                    Action::Machine(_) => {}
+                    Action::Machine(_) | Action::Cluster(_) => {}
                 }
             }
         }

@@ -1,7 +1,7 @@
 //! From drafts to ordered steps: ties needs to offers, gives ids, sorts, spreads blocks to what depends on them.
 
 use super::{Block, Drafts, Fact, Step, StepDraft};
-use crate::action::{Action, MachineAction};
+use crate::action::{Action, ClusterAction, MachineAction};
 use crate::finding::{Code, Finding};
 use petgraph::algo::tarjan_scc;
 use petgraph::graph::DiGraph;
@@ -192,7 +192,11 @@ fn step_id(draft: &StepDraft) -> String {
             Action::Machine(MachineAction::MigrateVirtualMachine(_)) => {
                 parameters.retain(|k, _| matches!(k.as_str(), "from" | "to" | "uuid"));
             }
-            Action::Machine(_) => {}
+            // A definition is what it is now at every computation; which object it is stays.
+            Action::Cluster(ClusterAction::ApplyObject { .. } | ClusterAction::PatchObject { .. }) => {
+                parameters.retain(|k, _| matches!(k.as_str(), "cluster" | "id"));
+            }
+            Action::Machine(_) | Action::Cluster(_) => {}
         }
     }
     let hash = hex(&Sha256::digest(format!("{}\n{target}", draft.resource)), 4);

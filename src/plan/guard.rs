@@ -102,7 +102,7 @@ fn moved_machine(step: &Step) -> Option<String> {
         Action::Machine(MachineAction::MigrateVirtualMachine(m)) if step.resource.kind == MIGRATION_KIND => {
             Some(format!("VirtualMachine/{}", m.name))
         }
-        Action::Machine(_) => None,
+        Action::Machine(_) | Action::Cluster(_) => None,
     }
 }
 

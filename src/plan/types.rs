@@ -306,13 +306,12 @@ pub struct Block {
 impl Step {
     /// The domain that it is about, where it is about one.
     pub fn machine(&self) -> Option<uuid::Uuid> {
-        let Action::Machine(action) = &self.action;
-        action.machine()
+        self.action.machine()?.machine()
     }
 
     /// Whether it ends another step that is under way, which then is not followed.
     pub(super) fn cancels(&self, other: &Step) -> bool {
-        let (Action::Machine(action), Action::Machine(ended)) = (&self.action, &other.action);
+        let (Action::Machine(action), Action::Machine(ended)) = (&self.action, &other.action) else { return false };
         match (action, ended) {
             (MachineAction::AbortMigration(_), _) => action.machine() == ended.machine(),
             (MachineAction::CancelDiskMove { uuid, to, .. }, MachineAction::MoveDisk(m)) => {

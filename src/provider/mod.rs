@@ -12,7 +12,7 @@ pub use fleet::{ReadFleet, WriteFleet};
 pub use orders::{Orders, StepOrders};
 
 use crate::action::Action;
-use crate::observed::{Answer, HostState, Progress, Question, Reading};
+use crate::observed::{Answer, ClusterAnswer, ClusterQuestion, ClusterState, HostState, Progress, Question, Reading};
 use async_trait::async_trait;
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,12 +49,26 @@ pub trait Observer: Send + Sync {
     }
 }
 
+/// Reads clusters.
+#[async_trait]
+pub trait ClusterObserver: Send + Sync {
+    /// Reads one cluster completely, within `deadline`, or says why it could not.
+    async fn observe(&self, cluster: &str, deadline: Duration) -> Reading<ClusterState>;
+
+    /// Asks one cluster, within `deadline`, for something that a reading does not have. Changes nothing there.
+    ///
+    /// # Errors
+    /// Why there is no answer, in words for the operator.
+    async fn ask(&self, cluster: &str, question: &ClusterQuestion, deadline: Duration)
+    -> Result<ClusterAnswer, String>;
+}
+
 /// Carries actions out.
 ///
 /// *Guarantees*: `look` changes nothing. `act` may be called again after any crash; what it began goes on or is found by
 /// the next `look`. `verify` reads the truth anew, from every host the action touches.
 #[async_trait]
-pub trait Actor: Observer {
+pub trait Actor: Send + Sync {
     /// Checks at the last moment what an action would meet.
     async fn look(&self, action: &Action, ctx: &StepCtx) -> Result<Look, ActError>;
 
@@ -126,6 +140,11 @@ impl ActError {
     /// An error that stays until somebody does something.
     pub fn permanent(message: impl Into<String>) -> Self {
         Self { message: message.into(), transient: false, hint: None }
+    }
+
+    /// Of an action that is another provider's. The fleet gives each its own, so this is a fault of Drover's.
+    pub(crate) fn not_of(provider: &str, action: &Action) -> Self {
+        Self::permanent(format!("internal error: the provider `{provider}` was given {}", action.name()))
     }
 
     /// Says what to do.

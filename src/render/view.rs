@@ -290,7 +290,7 @@ fn route(report: &ResourceReport, own: &[&StepView<'_>]) -> String {
 pub fn migration(step: &Step) -> Option<&Migration> {
     match &step.action {
         Action::Machine(MachineAction::MigrateVirtualMachine(m)) => Some(m),
-        Action::Machine(_) => None,
+        Action::Machine(_) | Action::Cluster(_) => None,
     }
 }
 

@@ -12,7 +12,7 @@ use virt::connect::Connect;
 
 /// Checks what an action would meet.
 pub(super) async fn look(hosts: &Hosts, action: &Action) -> Result<Look, ActError> {
-    let Action::Machine(action) = action;
+    let Action::Machine(action) = action else { return Err(ActError::not_of("libvirt", action)) };
     let found = match action {
         MachineAction::MigrateVirtualMachine(m) => migrate::look(hosts, m).await?,
         MachineAction::AwaitMigration { host, uuid } => migrate::look_await(hosts, host, *uuid).await?,
@@ -32,7 +32,7 @@ pub(super) async fn look(hosts: &Hosts, action: &Action) -> Result<Look, ActErro
 
 /// Carries an action out, or follows it.
 pub(super) async fn act(hosts: &Hosts, action: &Action, ctx: &StepCtx) -> Result<(), ActError> {
-    let Action::Machine(action) = action;
+    let Action::Machine(action) = action else { return Err(ActError::not_of("libvirt", action)) };
     match action {
         MachineAction::MigrateVirtualMachine(m) => migrate::act(hosts, m, ctx).await,
         MachineAction::AwaitMigration { host, uuid } => migrate::act_await(hosts, host, *uuid, ctx).await,
@@ -54,7 +54,7 @@ pub(super) async fn act(hosts: &Hosts, action: &Action, ctx: &StepCtx) -> Result
 
 /// Tells whether an action's outcome is there.
 pub(super) async fn verify(hosts: &Hosts, action: &Action) -> Result<(), ActError> {
-    let Action::Machine(action) = action;
+    let Action::Machine(action) = action else { return Err(ActError::not_of("libvirt", action)) };
     match action {
         MachineAction::MigrateVirtualMachine(m) => migrate::verify(hosts, m).await,
         MachineAction::AbortMigration(m) => match migrate::look_abort(hosts, m).await? {

@@ -20,7 +20,7 @@ mod state;
 
 pub use faults::{Call, Effect, Fault};
 
-use super::{ActError, Actor, Look, Observer, StepCtx, WriteFleet};
+use super::{ActError, Actor, Look, Observer, ReadFleet, StepCtx, WriteFleet};
 use crate::action::{Action, AtTimeout, DiskMove, DiskPlace, MachineAction, Migration, Order};
 use crate::observed::{
     Answer, CellState, DomainState, HostState, InterfaceState, NetworkState, Question, Reading, RunState, VolumeState,
@@ -99,8 +99,10 @@ impl World {
 
     /// All its hosts.
     pub fn fleet(&self) -> WriteFleet {
-        let actor = self.actor();
-        WriteFleet::new(self.hosts().into_iter().map(|host| (host, actor.clone())).collect())
+        let (observer, actor) = (self.observer(), self.actor());
+        let read = self.hosts().into_iter().map(|host| (host, observer.clone())).collect();
+        let write = self.hosts().into_iter().map(|host| (host, actor.clone())).collect();
+        WriteFleet::new(ReadFleet::new(read), write)
     }
 
     /// Changes a host by hand, behind Drover's back: capabilities, pools, domains. Volumes are not in its pools; see
@@ -631,7 +633,7 @@ impl Observer for World {
 #[async_trait]
 impl Actor for World {
     async fn look(&self, action: &Action, _ctx: &StepCtx) -> Result<Look, ActError> {
-        let Action::Machine(action) = action;
+        let Action::Machine(action) = action else { return Err(ActError::not_of("simulator", action)) };
         let effects = self.call(Call::Look, Some(action.name()), &action.hosts()).await?;
         let found = self.look_now(action);
         lost(&effects)?;
@@ -639,7 +641,7 @@ impl Actor for World {
     }
 
     async fn act(&self, action: &Action, ctx: &StepCtx) -> Result<(), ActError> {
-        let Action::Machine(action) = action;
+        let Action::Machine(action) = action else { return Err(ActError::not_of("simulator", action)) };
         let effects = self.call(Call::Act, Some(action.name()), &action.hosts()).await?;
         let result = self.carry_out(action, ctx, &effects).await;
         self.kept().await;
@@ -648,7 +650,7 @@ impl Actor for World {
     }
 
     async fn verify(&self, action: &Action, _ctx: &StepCtx) -> Result<(), ActError> {
-        let Action::Machine(action) = action;
+        let Action::Machine(action) = action else { return Err(ActError::not_of("simulator", action)) };
         let effects = self.call(Call::Verify, Some(action.name()), &action.hosts()).await?;
         let found = self.look_now(action);
         let updated = look::was_updated(&self.state(), action);

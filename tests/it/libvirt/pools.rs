@@ -24,7 +24,7 @@ fn definitions(specs: &[&str]) -> Vec<String> {
     let plan = plan(&PlanInput { desired: &desired, observed: &observed, now, options: PlanOptions::default() });
     let xml = |action: &Action| match action {
         Action::Machine(MachineAction::DefineStoragePool { xml, .. }) => Some(xml.clone()),
-        Action::Machine(_) => None,
+        Action::Machine(_) | Action::Cluster(_) => None,
     };
     plan.steps.iter().filter_map(|s| xml(&s.action)).collect()
 }

@@ -257,6 +257,6 @@ fn planning_is_the_same_to_the_byte_and_a_pass_without_changes_writes_nothing() 
 }
 
 fn define(action: &Action) -> Option<MachineAction> {
-    let Action::Machine(action) = action;
+    let Action::Machine(action) = action else { panic!("{action:?}") };
     matches!(action, MachineAction::DefineDomain { .. }).then(|| action.clone())
 }

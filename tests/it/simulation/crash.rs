@@ -10,10 +10,10 @@ use drover::action::Action;
 use drover::execute::recover;
 use drover::journal::{InDoubt, Journal, JournalError, Memory, Outcome, PassRecord};
 use drover::kind::Desired;
-use drover::observed::{HostState, Reading, RunState};
+use drover::observed::RunState;
 use drover::plan::{Plan, Step};
 use drover::provider::simulator::{Frozen, World};
-use drover::provider::{ActError, Actor, Look, Observer, StepCtx, WriteFleet};
+use drover::provider::{ActError, Actor, Look, StepCtx, WriteFleet};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -117,16 +117,6 @@ impl Journal for MortalJournal {
 struct MortalActor(Arc<Fate>, Arc<dyn Actor>);
 
 #[async_trait]
-impl Observer for MortalActor {
-    fn name(&self) -> &'static str {
-        "mortal"
-    }
-    async fn observe(&self, host: &str, deadline: Duration) -> Reading<HostState> {
-        self.1.observe(host, deadline).await
-    }
-}
-
-#[async_trait]
 impl Actor for MortalActor {
     async fn look(&self, action: &Action, ctx: &StepCtx) -> Result<Look, ActError> {
         self.0.call(self.1.look(action, ctx)).await
@@ -144,7 +134,7 @@ async fn live(world: &World, wanted: &Desired, journal: &Arc<dyn Journal>, fate:
     let mortal: Arc<dyn Journal> = Arc::new(MortalJournal(fate.clone(), journal.clone()));
     let actor: Arc<dyn Actor> = Arc::new(MortalActor(fate.clone(), world.actor()));
     let fleet: BTreeMap<String, Arc<dyn Actor>> = world.hosts().into_iter().map(|h| (h, actor.clone())).collect();
-    let fleet = WriteFleet::new(fleet);
+    let fleet = WriteFleet::new(world.fleet().read(), fleet);
     let passes = async {
         for _ in 0..4 {
             let Ok(found) = recover(mortal.clone(), &fleet, Arc::new(now)).await else { return };

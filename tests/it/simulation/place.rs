@@ -68,7 +68,7 @@ fn moves(plan: &Plan) -> Vec<(String, String, String)> {
         Action::Machine(MachineAction::MigrateVirtualMachine(m)) => {
             Some((s.resource.name.clone(), m.from.clone(), m.to.clone()))
         }
-        Action::Machine(_) => None,
+        Action::Machine(_) | Action::Cluster(_) => None,
     };
     plan.runnable().filter_map(of).collect()
 }
@@ -141,7 +141,7 @@ impl<'a> Replay<'a> {
                         Some(&m.to)
                     }
                     Action::Machine(MachineAction::StartDomain { host, .. }) => Some(host),
-                    Action::Machine(_) => None,
+                    Action::Machine(_) | Action::Cluster(_) => None,
                 };
                 if let Some(host) = arrives {
                     self.on.get_mut(host).unwrap().insert(name);

@@ -45,7 +45,7 @@ fn the_move(plan: &Plan) -> &drover::action::Migration {
         |s: &&drover::plan::Step| matches!(s.action, Action::Machine(MachineAction::MigrateVirtualMachine(_)));
     match &plan.steps.iter().find(is_move).unwrap_or_else(|| panic!("{}", steps(plan))).action {
         Action::Machine(MachineAction::MigrateVirtualMachine(m)) => m,
-        Action::Machine(_) => unreachable!(),
+        Action::Machine(_) | Action::Cluster(_) => unreachable!(),
     }
 }
 
