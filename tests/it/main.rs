@@ -23,4 +23,5 @@ mod rules;
 mod schemas;
 mod simulation;
 mod standin;
+mod toolkit;
 mod vm_procedures;
