@@ -6,6 +6,7 @@ mod fleet;
 #[cfg(feature = "libvirt")]
 pub mod libvirt;
 mod orders;
+pub mod secrets;
 pub mod simulator;
 
 pub use fleet::{ReadFleet, WriteFleet};

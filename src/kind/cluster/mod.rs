@@ -3,6 +3,7 @@
 mod controller;
 pub mod objects;
 mod platform;
+pub mod reads;
 mod rules;
 mod spec;
 
