@@ -3,6 +3,8 @@
 
 mod ask;
 mod fleet;
+#[cfg(feature = "kubernetes")]
+pub mod kubernetes;
 #[cfg(feature = "libvirt")]
 pub mod libvirt;
 mod orders;
