@@ -3,9 +3,12 @@
 
 mod ask;
 mod fleet;
+#[cfg(feature = "kubernetes")]
+pub mod kubernetes;
 #[cfg(feature = "libvirt")]
 pub mod libvirt;
 mod orders;
+pub mod secrets;
 pub mod simulator;
 
 pub use fleet::{ReadFleet, WriteFleet};

@@ -4,6 +4,7 @@ mod controller;
 mod documents;
 pub mod objects;
 mod platform;
+pub mod reads;
 mod rights;
 mod rules;
 mod spec;
