@@ -5,7 +5,7 @@ use super::exit::{CliError, Exit};
 use super::output::Output;
 use super::{manifests, settings, source};
 use crate::finding::nearest;
-use crate::kind::cluster::rbac;
+use crate::kind::cluster::{in_force, rbac};
 
 /// Runs the command. What it prints goes to `kubectl apply -f -` as it is.
 pub fn run(args: &RbacArgs, global: &Global, out: &mut Output) -> Result<Exit, CliError> {
@@ -15,13 +15,13 @@ pub fn run(args: &RbacArgs, global: &Global, out: &mut Output) -> Result<Exit, C
     let opened = source::open(from, &config)?;
     let Some(desired) = manifests::load(&opened, out)? else { return Ok(Exit::Invalid) };
     let clusters = &desired.resources.clusters;
-    let Some(manifest) = clusters.get(name) else {
+    if !clusters.contains_key(name) {
         let hint = match nearest(name, clusters.keys().map(String::as_str)) {
             Some(near) => format!("did you mean `{near}`?"),
             None => "the rights follow from its manifest: name a Cluster of the repository".to_owned(),
         };
         return Err(CliError::usage(format!("no Cluster is called `{name}` in the manifests")).hint(hint));
-    };
+    }
     writeln!(
         out.stdout,
         "# What Drover needs on `{name}` for what its manifests say, under a service account of its own. An administrator of\n\
@@ -30,7 +30,7 @@ pub fn run(args: &RbacArgs, global: &Global, out: &mut Output) -> Result<Exit, C
          #   drover rbac cluster {name} | kubectl apply -f -\n\
          #   kubectl -n drover get secret drover-token -o jsonpath='{{.data.token}}' | base64 -d > {name}.token"
     )?;
-    for document in rbac(manifest, &desired.resources) {
+    for document in rbac(name, &in_force(&desired.resources)) {
         let text = serde_yaml::to_string(&document)
             .map_err(|e| CliError::failed("a role cannot be written as YAML").caused_by(e))?;
         writeln!(out.stdout, "---")?;

@@ -156,6 +156,31 @@ pub fn reads(name: &str, all: &BTreeMap<String, ClusterSpec>) -> Vec<Read> {
         list.push(Read::new(RBAC, V1, "ClusterRoleBinding", "clusterrolebindings", Which::Matching(MARKS)));
     }
     if toolkit.prune {
+        // What goes while its controller runs that looks after it.
+        for (kind, resource) in [
+            ("MigAnalytic", "miganalytics"),
+            ("DirectVolumeMigration", "directvolumemigrations"),
+            ("DirectVolumeMigrationProgress", "directvolumemigrationprogresses"),
+            ("DirectImageMigration", "directimagemigrations"),
+            ("DirectImageStreamMigration", "directimagestreammigrations"),
+        ] {
+            list.push(Read::new(MTC_GROUP, MTC, kind, resource, ours()));
+        }
+        for (kind, resource) in [
+            ("Backup", "backups"),
+            ("BackupRepository", "backuprepositories"),
+            ("DeleteBackupRequest", "deletebackuprequests"),
+            ("DownloadRequest", "downloadrequests"),
+            ("PodVolumeBackup", "podvolumebackups"),
+            ("PodVolumeRestore", "podvolumerestores"),
+            ("ResticRepository", "resticrepositories"),
+            ("Restore", "restores"),
+            ("Schedule", "schedules"),
+            ("ServerStatusRequest", "serverstatusrequests"),
+            ("VolumeSnapshotLocation", "volumesnapshotlocations"),
+        ] {
+            list.push(Read::new("velero.io", V1, kind, resource, ours()));
+        }
         let oauth = one(None, "migration");
         list.push(Read::new("oauth.openshift.io", V1, "OAuthClient", "oauthclients", oauth));
         let scc = one(None, "rsync-anyuid");

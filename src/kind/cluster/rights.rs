@@ -2,9 +2,10 @@
 //! asks the API server for (SelfSubjectAccessReview), and as RBAC objects, which an administrator applies.
 
 use super::objects::NAMESPACE;
+use super::reads::reads;
 use super::{Approval, ClusterSpec, Exemption, Install, MigrationToolkit, Platform, Role};
 use crate::kind::Resources;
-use crate::model::{Manifest, SecretRef};
+use crate::model::SecretRef;
 use crate::observed::Right;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -46,16 +47,30 @@ const VELERO_KINDS: &[&str] = &[
     "volumesnapshotlocations",
 ];
 
-/// Kinds of the Operator Lifecycle Manager.
-const OLM_KINDS: &[&str] = &["clusterserviceversions", "installplans", "operatorgroups", "subscriptions"];
-
 /// The namespace of Drover's service account, as [`rbac`] makes it.
 const DROVER: &str = "drover";
 
-/// What Drover needs on a cluster, ordered.
-pub fn rights(manifest: &Manifest<ClusterSpec>, all: &Resources) -> Vec<Right> {
+/// What is wanted of the clusters: their specs, by name; where nothing is said of MTC any more and Settings prune, as if
+/// its removal was asked for. What is read of a cluster, and the rights for it, follow from this.
+pub fn in_force(all: &Resources) -> BTreeMap<String, ClusterSpec> {
+    let prunes = all.the_settings().prune;
+    let mut specs: BTreeMap<String, ClusterSpec> =
+        all.clusters.iter().map(|(name, m)| (name.clone(), m.spec.clone())).collect();
+    for spec in specs.values_mut().filter(|s| prunes && s.migration_toolkit.is_none() && !is_plain(s)) {
+        spec.migration_toolkit = Some(MigrationToolkit { prune: true, ..MigrationToolkit::default() });
+    }
+    specs
+}
+
+/// Whether a cluster is declared as one without OpenShift.
+fn is_plain(spec: &ClusterSpec) -> bool {
+    matches!(spec.platform.as_deref().map(str::parse), Some(Ok(Platform::Kubernetes { .. })))
+}
+
+/// What Drover needs on a cluster, ordered. `all`: as [`in_force`] gives them.
+pub fn rights(name: &str, all: &BTreeMap<String, ClusterSpec>) -> Vec<Right> {
     let mut rights = BTreeSet::new();
-    for Grant { namespace, group, resource, verbs } in grants(manifest, all) {
+    for Grant { namespace, group, resource, verbs } in grants(name, all) {
         for verb in verbs {
             rights.insert(Right {
                 verb: (*verb).to_owned(),
@@ -70,10 +85,10 @@ pub fn rights(manifest: &Manifest<ClusterSpec>, all: &Resources) -> Vec<Right> {
 
 /// The same as Kubernetes objects: a service account with a token, and roles that allow as much. In the order in which they
 /// are to be applied.
-pub fn rbac(manifest: &Manifest<ClusterSpec>, all: &Resources) -> Vec<Value> {
+pub fn rbac(name: &str, all: &BTreeMap<String, ClusterSpec>) -> Vec<Value> {
     // By where, then by group and verbs: the resources.
     let mut verbs: BTreeMap<(Option<String>, &str, &str), BTreeSet<&str>> = BTreeMap::new();
-    for grant in grants(manifest, all) {
+    for grant in grants(name, all) {
         verbs.entry((grant.namespace, grant.group, grant.resource)).or_default().extend(grant.verbs);
     }
     let mut rules: BTreeMap<Option<String>, BTreeMap<(&str, BTreeSet<&str>), Vec<&str>>> = BTreeMap::new();
@@ -147,47 +162,27 @@ impl Grants {
     }
 }
 
-fn grants(manifest: &Manifest<ClusterSpec>, all: &Resources) -> Vec<Grant> {
-    let spec = &manifest.spec;
+fn grants(name: &str, all: &BTreeMap<String, ClusterSpec>) -> Vec<Grant> {
     let mut grants = Grants::default();
-    grants.everywhere("", &["namespaces"], READ);
-    grants.everywhere("apiextensions.k8s.io", &["customresourcedefinitions"], READ);
-    grants.everywhere("velero.io", VELERO_KINDS, READ);
-    let platform = spec.platform.as_deref().and_then(|p| p.parse().ok());
-    if !matches!(platform, Some(Platform::Kubernetes { .. })) {
-        grants.everywhere("config.openshift.io", &["clusterversions", "networks", "proxies"], READ);
-        grants.everywhere("migration.openshift.io", MTC_KINDS, READ);
-        grants.everywhere("oadp.openshift.io", &["dataprotectionapplications"], READ);
+    for read in reads(name, all) {
+        let right = read.right();
+        grants.0.push(Grant { namespace: right.namespace, group: read.group, resource: read.resource, verbs: READ });
     }
+    let Some(spec) = all.get(name) else { return grants.0 };
     if let Some(toolkit) = &spec.migration_toolkit {
-        observe(&mut grants, toolkit);
         install(&mut grants, toolkit);
         exempt(&mut grants, toolkit);
         if spec.role == Role::Control {
-            register(&mut grants, manifest.name(), all);
-        } else if is_registered(manifest) {
+            register(&mut grants, name, all);
+        } else if !is_leaving(toolkit) {
             grants.within(NAMESPACE, "", &["secrets"], APPLY);
         }
+        if is_leaving(toolkit) {
+            remove(&mut grants);
+        }
     }
-    let goes = match &spec.migration_toolkit {
-        Some(toolkit) => toolkit.install == Install::None && toolkit.prune,
-        None => all.the_settings().prune && !matches!(platform, Some(Platform::Kubernetes { .. })),
-    };
-    if goes {
-        remove(&mut grants);
-    }
-    secrets(&mut grants, manifest.name(), all);
+    secrets(&mut grants, name, all);
     grants.0
-}
-
-/// What is looked at beside what every cluster is asked.
-fn observe(grants: &mut Grants, toolkit: &MigrationToolkit) {
-    grants.within(NAMESPACE, "", &["configmaps", "pods", "secrets", "serviceaccounts"], READ);
-    grants.within(NAMESPACE, "apps", &["daemonsets", "deployments"], READ);
-    if toolkit.install != Install::Manifests {
-        grants.within(NAMESPACE, "operators.coreos.com", OLM_KINDS, READ);
-        grants.within(&toolkit.source_namespace, "operators.coreos.com", &["catalogsources"], READ);
-    }
 }
 
 fn install(grants: &mut Grants, toolkit: &MigrationToolkit) {
@@ -205,7 +200,6 @@ fn install(grants: &mut Grants, toolkit: &MigrationToolkit) {
             let rbac = "rbac.authorization.k8s.io";
             grants.within(NAMESPACE, "", &["serviceaccounts"], APPLY);
             grants.within(NAMESPACE, "apps", &["deployments"], APPLY);
-            grants.within(NAMESPACE, rbac, &["rolebindings", "roles"], READ);
             grants.within(NAMESPACE, rbac, &["rolebindings"], APPLY);
             grants.within(NAMESPACE, rbac, &["roles"], &["bind", "create", "escalate", "patch"]);
             grants.within(
@@ -214,7 +208,6 @@ fn install(grants: &mut Grants, toolkit: &MigrationToolkit) {
                 &["rolebindings"],
                 &["create", "get", "list", "watch"],
             );
-            grants.everywhere(rbac, &["clusterrolebindings", "clusterroles"], READ);
             grants.everywhere(rbac, &["clusterrolebindings"], APPLY);
             grants.everywhere(rbac, &["clusterroles"], &["bind", "create", "escalate", "patch"]);
             grants.everywhere("apiextensions.k8s.io", &["customresourcedefinitions"], APPLY);
@@ -227,66 +220,60 @@ fn install(grants: &mut Grants, toolkit: &MigrationToolkit) {
 /// Exemptions: in whatever namespace a migration has, and taken back where none has any more.
 fn exempt(grants: &mut Grants, toolkit: &MigrationToolkit) {
     if toolkit.rsync_network_policies.lasting() != Exemption::None {
-        grants.everywhere("networking.k8s.io", &["networkpolicies"], READ);
         grants.everywhere("networking.k8s.io", &["networkpolicies"], &["create", "delete", "patch"]);
     }
     if toolkit.egress.as_ref().is_some_and(|e| e.rules != Exemption::None) {
         for (group, resource) in [("network.openshift.io", "egressnetworkpolicies"), ("k8s.ovn.org", "egressfirewalls")]
         {
-            grants.everywhere(group, &[resource], READ);
             grants.everywhere(group, &[resource], &["patch"]);
         }
     }
 }
 
 /// Remote clusters, on the control cluster.
-fn register(grants: &mut Grants, control: &str, all: &Resources) {
-    let remote = all.clusters.values().filter(|m| m.name() != control && is_registered(m));
-    for toolkit in remote.filter_map(|m| m.spec.migration_toolkit.as_ref()) {
+fn register(grants: &mut Grants, control: &str, all: &BTreeMap<String, ClusterSpec>) {
+    let remote = all.iter().filter(|(name, spec)| *name != control && spec.role == Role::Remote);
+    for toolkit in remote.filter_map(|(_, spec)| spec.migration_toolkit.as_ref()) {
         let namespace = toolkit.registration.secret_namespace.as_deref().unwrap_or("openshift-config");
-        grants.within(namespace, "", &["secrets"], READ);
-        grants.within(namespace, "", &["secrets"], APPLY);
-        grants.within(NAMESPACE, "migration.openshift.io", &["migclusters"], APPLY);
-        if is_leaving(toolkit) {
-            grants.within(namespace, "", &["secrets"], &["delete"]);
-            grants.within(NAMESPACE, "migration.openshift.io", &["migclusters"], &["delete"]);
-        }
+        let verbs: &'static [&'static str] = if is_leaving(toolkit) { &["delete"] } else { APPLY };
+        grants.within(namespace, "", &["secrets"], verbs);
+        grants.within(NAMESPACE, "migration.openshift.io", &["migclusters"], verbs);
     }
-}
-
-/// Whether a cluster is, or was, known to a control cluster by what its manifest says.
-fn is_registered(manifest: &Manifest<ClusterSpec>) -> bool {
-    manifest.spec.role == Role::Remote && manifest.spec.migration_toolkit.is_some()
 }
 
 fn is_leaving(toolkit: &MigrationToolkit) -> bool {
     toolkit.install == Install::None && toolkit.prune
 }
 
-/// Uninstalling (migration guide, 3.6).
+/// Uninstalling (migration guide, 3.6). What goes with a definition is counted before.
 fn remove(grants: &mut Grants) {
-    const GO: &[&str] = &["delete", "get", "list", "watch"];
-    grants.within(NAMESPACE, "", &["configmaps", "pods", "secrets", "serviceaccounts"], READ);
-    grants.within(NAMESPACE, "", &["secrets"], &["delete"]);
-    grants.within(NAMESPACE, "apps", &["daemonsets", "deployments"], READ);
-    grants.within(NAMESPACE, "apps", &["deployments"], &["delete"]);
-    grants.within(NAMESPACE, "operators.coreos.com", OLM_KINDS, GO);
+    const GO: &[&str] = &["delete"];
+    grants.everywhere("migration.openshift.io", MTC_KINDS, &["list"]);
+    grants.everywhere("velero.io", VELERO_KINDS, &["list"]);
+    grants.everywhere("oadp.openshift.io", &["dataprotectionapplications"], &["list"]);
+    grants.within(NAMESPACE, "apps", &["deployments"], GO);
+    grants.within(
+        NAMESPACE,
+        "operators.coreos.com",
+        &["clusterserviceversions", "operatorgroups", "subscriptions"],
+        GO,
+    );
     grants.within("openshift-config", "", &["secrets"], GO);
-    grants.within(NAMESPACE, "migration.openshift.io", MTC_KINDS, &["delete"]);
+    grants.within(NAMESPACE, "migration.openshift.io", MTC_KINDS, GO);
     grants.within(NAMESPACE, "migration.openshift.io", &["migplans"], &["patch"]);
-    grants.within(NAMESPACE, "velero.io", VELERO_KINDS, &["delete"]);
-    grants.within(NAMESPACE, "oadp.openshift.io", &["dataprotectionapplications"], &["delete"]);
-    grants.everywhere("", &["namespaces"], &["delete"]);
-    grants.everywhere("apiextensions.k8s.io", &["customresourcedefinitions"], &["delete"]);
+    grants.within(NAMESPACE, "velero.io", VELERO_KINDS, GO);
+    grants.within(NAMESPACE, "oadp.openshift.io", &["dataprotectionapplications"], GO);
+    grants.everywhere("", &["namespaces"], GO);
+    grants.everywhere("apiextensions.k8s.io", &["customresourcedefinitions"], GO);
     grants.everywhere("rbac.authorization.k8s.io", &["clusterrolebindings", "clusterroles"], GO);
     grants.everywhere("oauth.openshift.io", &["oauthclients"], GO);
     grants.everywhere("security.openshift.io", &["securitycontextconstraints"], GO);
 }
 
 /// Secrets that manifests name in this cluster.
-fn secrets(grants: &mut Grants, cluster: &str, all: &Resources) {
+fn secrets(grants: &mut Grants, cluster: &str, all: &BTreeMap<String, ClusterSpec>) {
     let mut namespaces = BTreeSet::new();
-    for spec in all.clusters.values().map(|m| &m.spec) {
+    for spec in all.values() {
         let account = spec.service_account.as_ref();
         let toolkit = spec.migration_toolkit.as_ref();
         let refs = [
@@ -313,30 +300,14 @@ fn secrets(grants: &mut Grants, cluster: &str, all: &Resources) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Metadata, Origin};
-
-    const REACHED: &str = "kubeconfig: {secretRef: {file: /k}}";
-
-    fn all(clusters: &[(&str, &str)]) -> Resources {
-        let mut all = Resources::default();
-        for (name, spec) in clusters {
-            let manifest = Manifest {
-                kind: crate::model::KindName::new("Cluster"),
-                metadata: Metadata { name: (*name).into(), ..Metadata::default() },
-                spec: serde_yaml::from_str(&format!("{{{REACHED}, {spec}}}")).unwrap(),
-                origin: Origin::default(),
-            };
-            all.clusters.insert((*name).into(), manifest);
-        }
-        all
-    }
+    use crate::kind::cluster::testing::clusters as all;
 
     fn of(all: &Resources, name: &str) -> BTreeSet<String> {
         let text = |r: Right| {
             let namespace = r.namespace.map(|n| format!(" in {n}")).unwrap_or_default();
             format!("{} {}{}{}", r.verb, r.resource, if r.group.is_empty() { "" } else { "." }, r.group) + &namespace
         };
-        rights(&all.clusters[name], all).into_iter().map(text).collect()
+        rights(name, &in_force(all)).into_iter().map(text).collect()
     }
 
     fn may_write(rights: &BTreeSet<String>) -> Vec<&str> {
@@ -351,9 +322,8 @@ mod tests {
             let rights = of(&all, cluster);
             assert_eq!(may_write(&rights), Vec::<&str>::new());
             assert!(!rights.iter().any(|r| r.contains("secrets")), "{rights:#?}");
-            assert!(rights.contains("list backupstoragelocations.velero.io"));
+            assert!(rights.contains("list backupstoragelocations.velero.io in openshift-migration"), "{rights:#?}");
         }
-        assert!(!of(&all, "k8s").iter().any(|r| r.contains("openshift")));
     }
 
     #[test]
@@ -388,7 +358,10 @@ mod tests {
         }
         let legacy = of(&all(&[("c", "migrationToolkit: {install: Manifests}")]), "c");
         assert!(legacy.contains("escalate clusterroles.rbac.authorization.k8s.io"), "{legacy:#?}");
-        assert!(!legacy.iter().any(|r| r.starts_with("delete") || r.contains("subscriptions")), "{legacy:#?}");
+        assert!(
+            !may_write(&legacy).iter().any(|r| r.starts_with("delete") || r.contains("subscriptions")),
+            "{legacy:#?}"
+        );
         let gone = of(&all(&[("c", "migrationToolkit: {install: None, prune: true}")]), "c");
         assert!(gone.contains("delete customresourcedefinitions.apiextensions.k8s.io"), "{gone:#?}");
         let left = of(&all(&[("c", "migrationToolkit: {install: None}")]), "c");
@@ -419,9 +392,10 @@ mod tests {
             ),
             ("ocp3", "migrationToolkit: {install: Manifests}"),
         ]);
-        for manifest in all.clusters.values() {
+        let specs = in_force(&all);
+        for name in specs.keys() {
             let mut allowed = BTreeSet::new();
-            for role in rbac(manifest, &all).iter().filter(|d| d["kind"] == "Role" || d["kind"] == "ClusterRole") {
+            for role in rbac(name, &specs).iter().filter(|d| d["kind"] == "Role" || d["kind"] == "ClusterRole") {
                 let words = |v: &Value| -> Vec<String> {
                     v.as_array().unwrap().iter().map(|w| w.as_str().unwrap().to_owned()).collect()
                 };
@@ -437,7 +411,7 @@ mod tests {
                     }
                 }
             }
-            assert_eq!(allowed.into_iter().collect::<Vec<_>>(), rights(manifest, &all));
+            assert_eq!(allowed.into_iter().collect::<Vec<_>>(), rights(name, &specs));
         }
     }
 }
