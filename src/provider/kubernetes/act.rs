@@ -2,7 +2,8 @@
 //! for the truth, and no object is replaced as a whole.
 
 use super::FIELD_MANAGER;
-use super::ask::{Apply, apply, put, secret};
+use super::approve::{self, Approval};
+use super::ask::{Apply, apply, put, scrub, secret};
 use super::await_object::{self, Met};
 use super::client::Ask;
 use super::clusters::{Clusters, connected, get, get_raw};
@@ -11,7 +12,7 @@ use super::kinds::{Kinds, Resource, collection, path};
 use super::object;
 use super::patch::{Standing, standing};
 use crate::action::ClusterAction;
-use crate::model::{ObjectRef, SecretSource};
+use crate::model::{ObjectRef, Secret, SecretSource};
 use crate::observed::{ObjectState, Progress};
 use crate::provider::{ActError, Look, StepCtx};
 use serde_json::{Value, json};
@@ -29,10 +30,10 @@ const DELETION_LOOK: Duration = Duration::from_secs(1);
 const VERIFY: Duration = Duration::from_secs(60);
 
 /// Who works, on which cluster, and until when.
-struct Hands<'a> {
-    clusters: &'a Clusters,
-    cluster: &'a str,
-    deadline: Instant,
+pub(super) struct Hands<'a> {
+    pub clusters: &'a Clusters,
+    pub cluster: &'a str,
+    pub deadline: Instant,
 }
 
 impl<'a> Hands<'a> {
@@ -52,22 +53,23 @@ impl<'a> Hands<'a> {
         connected!(self.clusters, self.cluster, self.deadline, c => Kinds::one(c, id, self.deadline))
     }
 
-    /// The object with its secret values.
+    /// The object with its secret values, and these.
     async fn complete(
         &self,
         id: &ObjectRef,
         object: &Value,
         secrets: &BTreeMap<String, SecretSource>,
-    ) -> Result<Value, Fault> {
-        let mut object = object.clone();
+    ) -> Result<(Value, Vec<Secret<Vec<u8>>>), Fault> {
+        let (mut object, mut values) = (object.clone(), Vec::new());
         for (pointer, source) in secrets {
             let value = secret(self.clusters, self.cluster, id, source, self.deadline).await?;
-            put(&mut object, pointer, value.expose()).ok_or_else(|| {
+            put(id, &mut object, pointer, value.expose()).ok_or_else(|| {
                 let why = format!("a secret value cannot stand at `{pointer}`");
                 Fault::new(self.cluster, "apply", FaultKind::Invalid, why).of(Some(id))
             })?;
+            values.push(value);
         }
-        Ok(object)
+        Ok((object, values))
     }
 
     async fn apply(&self, id: &ObjectRef, object: &Value, how: Apply) -> Result<Value, Fault> {
@@ -103,8 +105,8 @@ pub(super) async fn look(clusters: &Clusters, action: &ClusterAction, ctx: &Step
     let hands = Hands::of(clusters, action, ctx.deadline);
     match action {
         ClusterAction::ApplyObject { id, object, force, secrets, .. } => {
-            let object = hands.complete(id, object, secrets).await.map_err(Fault::into_act)?;
-            look_apply(&hands, id, &object, *force).await
+            let (object, values) = hands.complete(id, object, secrets).await.map_err(Fault::into_act)?;
+            look_apply(&hands, id, &object, &values, *force).await
         }
         ClusterAction::CreateObject { id, .. } => match hands.get(id).await.map_err(Fault::into_act)? {
             Some(there) if there.deleting => Ok(Look::Refused { reason: leaving(&there) }),
@@ -122,6 +124,12 @@ pub(super) async fn look(clusters: &Clusters, action: &ClusterAction, ctx: &Step
                 }
             }),
         },
+        ClusterAction::ApproveInstallPlan { id, csv, .. } => {
+            Ok(match approve::look(&hands, id, csv).await.map_err(Fault::into_act)? {
+                Approval::Done => Look::AlreadyDone,
+                Approval::Waits(..) | Approval::NotYet(_) => Look::Ready,
+            })
+        }
         ClusterAction::DeleteObject { id, uid, .. } => match hands.get(id).await.map_err(Fault::into_act)? {
             None => Ok(Look::AlreadyDone),
             Some(there) if there.uid != *uid => Ok(Look::Refused {
@@ -141,7 +149,13 @@ pub(super) async fn look(clusters: &Clusters, action: &ClusterAction, ctx: &Step
 }
 
 /// Whether an apply would change anything: by a dry run, held against what is there.
-async fn look_apply(hands: &Hands<'_>, id: &ObjectRef, object: &Value, force: bool) -> Result<Look, ActError> {
+async fn look_apply(
+    hands: &Hands<'_>,
+    id: &ObjectRef,
+    object: &Value,
+    values: &[Secret<Vec<u8>>],
+    force: bool,
+) -> Result<Look, ActError> {
     let there = hands.get_raw(id).await.map_err(Fault::into_act)?;
     if let Some(there) = &there
         && there["metadata"]["deletionTimestamp"].is_string()
@@ -149,7 +163,8 @@ async fn look_apply(hands: &Hands<'_>, id: &ObjectRef, object: &Value, force: bo
         let there = object::read(hands.cluster, &id.api_version, &id.kind, there.clone()).map_err(Fault::into_act)?;
         return Ok(Look::Refused { reason: leaving(&there) });
     }
-    let would_be = match hands.apply(id, object, Apply { force, dry_run: true }).await {
+    let dry = hands.apply(id, object, Apply { force, dry_run: true }).await.map_err(|f| scrub(f, values));
+    let would_be = match dry {
         Ok(would_be) => would_be,
         Err(fault) if fault.kind == FaultKind::Conflict => {
             let conflicts = fault.status.as_ref().map(|s| s.field_conflicts()).unwrap_or_default();
@@ -211,9 +226,9 @@ pub(super) async fn act(clusters: &Clusters, action: &ClusterAction, ctx: &StepC
     let deadline = hands.deadline;
     match action {
         ClusterAction::ApplyObject { id, object, force, secrets, .. } => {
-            let object = hands.complete(id, object, secrets).await.map_err(Fault::into_act)?;
+            let (object, values) = hands.complete(id, object, secrets).await.map_err(Fault::into_act)?;
             let how = Apply { force: *force, dry_run: false };
-            hands.apply(id, &object, how).await.map(drop).map_err(Fault::into_act)
+            hands.apply(id, &object, how).await.map(drop).map_err(|f| scrub(f, &values).into_act())
         }
         ClusterAction::CreateObject { id, object, .. } => {
             let resource = hands.resource(id).await.map_err(Fault::into_act)?;
@@ -226,6 +241,7 @@ pub(super) async fn act(clusters: &Clusters, action: &ClusterAction, ctx: &StepC
             }
         }
         ClusterAction::PatchObject { id, patch, .. } => patch_object(&hands, id, patch).await,
+        ClusterAction::ApproveInstallPlan { id, csv, .. } => approve::act(&hands, id, csv, ctx).await,
         ClusterAction::DeleteObject { id, uid, .. } => delete(&hands, id, uid, ctx).await,
         ClusterAction::AwaitObject { id, until, .. } => {
             await_object::wait(clusters, action.cluster(), id, until, deadline, ctx).await
@@ -233,7 +249,7 @@ pub(super) async fn act(clusters: &Clusters, action: &ClusterAction, ctx: &StepC
     }
 }
 
-async fn patch_object(hands: &Hands<'_>, id: &ObjectRef, patch: &[Value]) -> Result<(), ActError> {
+pub(super) async fn patch_object(hands: &Hands<'_>, id: &ObjectRef, patch: &[Value]) -> Result<(), ActError> {
     let resource = hands.resource(id).await.map_err(Fault::into_act)?;
     let target = format!("{}?fieldManager={FIELD_MANAGER}", path(id, &resource));
     for race in 0.. {

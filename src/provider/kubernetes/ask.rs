@@ -6,6 +6,7 @@ use super::clusters::{Clusters, connected, get_raw};
 use super::error::{Fault, FaultKind};
 use super::kinds::{Kinds, path};
 use super::{ends, object};
+use crate::action::ClusterAction;
 use crate::model::{ObjectRef, Secret, SecretSource};
 use crate::observed::{ClusterAnswer, ClusterQuestion};
 use serde_json::{Map, Value};
@@ -46,7 +47,7 @@ pub(super) async fn ask(
                     None => false,
                     Some(there) => {
                         let wanted = secret(clusters, cluster, id, source, deadline).await?;
-                        holds(there, pointer, wanted.expose())
+                        holds(id, there, pointer, wanted.expose())
                     }
                 };
                 same.insert(pointer.clone(), is_same);
@@ -110,16 +111,30 @@ pub(super) async fn secret(
     })
 }
 
-/// Whether an object has a secret value at a place. The values of a Secret's `data` are in base64 there, and what is written
-/// to its `stringData` is found in its `data`.
-pub(super) fn holds(object: &Value, pointer: &str, wanted: &[u8]) -> bool {
-    let is_secret = object["kind"] == "Secret";
+/// A fault without these values: a server may quote what it does not accept.
+pub(super) fn scrub(mut fault: Fault, values: &[Secret<Vec<u8>>]) -> Fault {
+    fault.status = fault.status.map(|s| Box::new(super::status::Status { message: String::new(), ..*s }));
+    for value in values {
+        let plain = String::from_utf8_lossy(value.expose()).into_owned();
+        for form in [plain, ends::to_base64(value.expose())].iter().filter(|f| f.len() >= SHORTEST) {
+            fault.why = fault.why.replace(form.as_str(), object::HIDDEN);
+        }
+    }
+    fault
+}
+
+/// A shorter value is part of too many words to be taken out of them, and no secret either.
+const SHORTEST: usize = 4;
+
+/// Whether an object has a secret value at a place. What is written to a Secret's `stringData` is found in its `data`.
+pub(super) fn holds(id: &ObjectRef, object: &Value, pointer: &str, wanted: &[u8]) -> bool {
+    let is_secret = id.group().is_empty() && id.kind == "Secret";
     let pointer = match pointer.strip_prefix("/stringData/").filter(|_| is_secret) {
         Some(key) => format!("/data/{key}"),
         None => pointer.to_owned(),
     };
     let Some(text) = object.pointer(&pointer).and_then(Value::as_str) else { return false };
-    if is_secret && pointer.starts_with("/data/") {
+    if ClusterAction::is_bytes(id, &pointer) {
         ends::base64(text).is_some_and(|there| there == wanted)
     } else {
         text.as_bytes() == wanted
@@ -127,9 +142,11 @@ pub(super) fn holds(object: &Value, pointer: &str, wanted: &[u8]) -> bool {
 }
 
 /// Puts a secret value into an object, in the form that its place wants. None where the place cannot be.
-pub(super) fn put(object: &mut Value, pointer: &str, value: &[u8]) -> Option<()> {
-    let is_encoded = object["kind"] == "Secret" && pointer.starts_with("/data/");
-    let text = if is_encoded { ends::to_base64(value) } else { String::from_utf8(value.to_vec()).ok()? };
+pub(super) fn put(id: &ObjectRef, object: &mut Value, pointer: &str, value: &[u8]) -> Option<()> {
+    let text = match ClusterAction::is_bytes(id, pointer) {
+        true => ends::to_base64(value),
+        false => String::from_utf8(value.to_vec()).ok()?,
+    };
     let mut at = object;
     let parts: Vec<String> =
         pointer.strip_prefix('/')?.split('/').map(|p| p.replace("~1", "/").replace("~0", "~")).collect();
@@ -148,17 +165,25 @@ mod tests {
 
     #[test]
     fn secret_values_are_put_and_found_in_the_form_of_their_place() {
+        let id = ObjectRef::new("v1", "Secret", "n", "s");
         let mut secret = json!({"kind": "Secret", "type": "Opaque"});
-        put(&mut secret, "/data/saToken", b"hunter2").unwrap();
+        put(&id, &mut secret, "/data/saToken", b"hunter2").unwrap();
         assert_eq!(secret["data"]["saToken"], "aHVudGVyMg==");
-        assert!(holds(&secret, "/data/saToken", b"hunter2") && holds(&secret, "/stringData/saToken", b"hunter2"));
-        assert!(!holds(&secret, "/data/saToken", b"hunter3") && !holds(&secret, "/data/other", b"hunter2"));
-        let mut controller = json!({"kind": "MigrationController", "spec": {"a": 1}});
-        put(&mut controller, "/spec/stunnel_tcp_proxy", b"http://u:p@h:1").unwrap();
-        assert!(holds(&controller, "/spec/stunnel_tcp_proxy", b"http://u:p@h:1"));
-        assert_eq!(put(&mut controller, "/spec/a/b", b"x"), None, "a number has no fields");
-        assert_eq!(put(&mut controller, "/spec/b", &[0xff]), None, "no text");
-        put(&mut controller, "/metadata/annotations/a~1b", b"x").unwrap();
+        assert!(
+            holds(&id, &secret, "/data/saToken", b"hunter2") && holds(&id, &secret, "/stringData/saToken", b"hunter2")
+        );
+        assert!(!holds(&id, &secret, "/data/saToken", b"hunter3") && !holds(&id, &secret, "/data/other", b"hunter2"));
+        let id = ObjectRef::new("migration.openshift.io/v1alpha1", "MigrationController", "n", "c");
+        let mut controller = json!({"spec": {"a": 1}});
+        put(&id, &mut controller, "/spec/stunnel_tcp_proxy", b"http://u:p@h:1").unwrap();
+        assert!(holds(&id, &controller, "/spec/stunnel_tcp_proxy", b"http://u:p@h:1"));
+        assert_eq!(put(&id, &mut controller, "/spec/a/b", b"x"), None, "a number has no fields");
+        assert_eq!(put(&id, &mut controller, "/spec/b", &[0xff]), None, "no text");
+        put(&id, &mut controller, "/metadata/annotations/a~1b", b"x").unwrap();
         assert_eq!(controller["metadata"]["annotations"]["a/b"], "x");
+        let id = ObjectRef::new("migration.openshift.io/v1alpha1", "MigCluster", "n", "c");
+        let mut cluster = json!({});
+        put(&id, &mut cluster, "/spec/caBundle", b"pem").unwrap();
+        assert_eq!(cluster["spec"]["caBundle"], "cGVt");
     }
 }

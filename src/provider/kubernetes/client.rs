@@ -14,6 +14,7 @@ use super::error::{Fault, FaultKind};
 use super::status::Status;
 use crate::kind::cluster::Limits;
 use crate::model::ObjectRef;
+use crate::observed::Right;
 use http::header::{ACCEPT, CONTENT_TYPE, DATE, RETRY_AFTER};
 use http::{HeaderMap, Method, Request, Response};
 use http_body_util::BodyExt as _;
@@ -21,6 +22,7 @@ use jiff::Timestamp;
 use kube::client::Body;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
 use std::sync::{Mutex, PoisonError};
@@ -41,6 +43,8 @@ const FAILURES: u32 = 5;
 const FIRST_REST: Duration = Duration::from_secs(5);
 /// Longest rest.
 const LONGEST_REST: Duration = Duration::from_secs(60);
+/// How long a right that Drover has is not asked for again. One that it does not have is asked for each time.
+const ALLOWED: Duration = Duration::from_secs(300);
 
 /// What is asked.
 #[derive(Clone, Debug)]
@@ -131,6 +135,8 @@ pub(super) struct Connection {
     timeout: Duration,
     pace: Pace,
     breaker: Breaker,
+    /// Rights that Drover has, and when it was told so.
+    allowed: Mutex<BTreeMap<Right, Instant>>,
 }
 
 impl Connection {
@@ -143,7 +149,19 @@ impl Connection {
     ) -> Self {
         let timeout = limits.timeout.duration().max(Duration::from_millis(1));
         let (pace, breaker) = (Pace::new(limits), Breaker::default());
-        Self { cluster: cluster.to_owned(), server, credentials_end, client, timeout, pace, breaker }
+        let cluster = cluster.to_owned();
+        Self { cluster, server, credentials_end, client, timeout, pace, breaker, allowed: Mutex::default() }
+    }
+
+    /// Whether Drover has been told lately that it has a right.
+    pub fn is_known_to_allow(&self, right: &Right) -> bool {
+        let allowed = self.allowed.lock().unwrap_or_else(PoisonError::into_inner);
+        allowed.get(right).is_some_and(|told| told.elapsed() < ALLOWED)
+    }
+
+    /// Drover has a right.
+    pub fn allows(&self, right: &Right) {
+        self.allowed.lock().unwrap_or_else(PoisonError::into_inner).insert(right.clone(), Instant::now());
     }
 
     /// Asks, by `deadline` at the latest.

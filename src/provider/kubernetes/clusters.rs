@@ -6,10 +6,10 @@ use super::client::{Ask, Connection};
 use super::error::{Fault, FaultKind};
 use super::kinds::{Kinds, path};
 use super::object;
-use super::{KubernetesOptions, Watched, ends};
+use super::{Declared, KubernetesOptions, Watched, ends};
 use crate::kind::cluster::ClusterSpec;
 use crate::model::{ObjectRef, Secret, SecretKey, SecretRef, SecretSource};
-use crate::observed::ObjectState;
+use crate::observed::{ObjectState, Right};
 use crate::provider::secrets::{SecretFault, SecretKeys};
 use async_trait::async_trait;
 use serde_json::Value;
@@ -48,6 +48,8 @@ const TOKEN_KEY: &str = "token";
 /// A set of clusters.
 pub(super) struct Clusters {
     pub specs: BTreeMap<String, ClusterSpec>,
+    /// What Drover has to be allowed, by cluster.
+    pub rights: BTreeMap<String, Vec<Right>>,
     options: KubernetesOptions,
     pub watched: Option<Watched>,
     connections: BTreeMap<String, Mutex<Option<Arc<Connection>>>>,
@@ -55,12 +57,17 @@ pub(super) struct Clusters {
 
 impl Clusters {
     pub fn new(
-        specs: BTreeMap<String, ClusterSpec>,
+        declared: BTreeMap<String, Declared>,
         options: KubernetesOptions,
         watched: Option<Watched>,
     ) -> Arc<Self> {
-        let connections = specs.keys().map(|name| (name.clone(), Mutex::default())).collect();
-        Arc::new(Self { specs, options, watched, connections })
+        let connections = declared.keys().map(|name| (name.clone(), Mutex::default())).collect();
+        let (mut specs, mut rights) = (BTreeMap::new(), BTreeMap::new());
+        for (name, cluster) in declared {
+            rights.insert(name.clone(), cluster.rights);
+            specs.insert(name, cluster.spec);
+        }
+        Arc::new(Self { specs, rights, options, watched, connections })
     }
 
     /// The connection to a cluster, by `deadline`.

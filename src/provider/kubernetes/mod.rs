@@ -8,6 +8,7 @@
 
 mod access;
 mod act;
+mod approve;
 mod ask;
 mod await_object;
 mod client;
@@ -23,13 +24,13 @@ mod status;
 mod watch;
 
 pub use error::{Fault, FaultKind, explain};
-pub use watch::{Watched, Watcher, change_of};
+pub use watch::{Watched, Watcher};
 
 use super::secrets::SecretBounds;
 use super::{ActError, Actor, ClusterObserver, Look, StepCtx};
 use crate::action::Action;
 use crate::kind::cluster::ClusterSpec;
-use crate::observed::{ClusterAnswer, ClusterQuestion, ClusterState, Reading};
+use crate::observed::{ClusterAnswer, ClusterQuestion, ClusterState, Reading, Right};
 use async_trait::async_trait;
 use clusters::Clusters;
 use std::collections::BTreeMap;
@@ -78,20 +79,25 @@ impl Default for Pod {
     }
 }
 
+/// A cluster of a revision.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Declared {
+    /// What its manifest says.
+    pub spec: ClusterSpec,
+    /// What Drover has to be allowed there: asked for with each reading, so that a right that is missing shows in the plan.
+    pub rights: Vec<Right>,
+}
+
 /// Reads clusters.
 pub struct Reader {
     clusters: Arc<Clusters>,
 }
 
 impl Reader {
-    /// For these clusters, by name. Opens no connection yet.
-    pub fn new(clusters: BTreeMap<String, ClusterSpec>, options: KubernetesOptions) -> Self {
-        Self { clusters: Clusters::new(clusters, options, None) }
-    }
-
-    /// The same; what is watched and has not changed since it was read last is not read again.
-    pub fn with_watched(clusters: BTreeMap<String, ClusterSpec>, options: KubernetesOptions, watched: Watched) -> Self {
-        Self { clusters: Clusters::new(clusters, options, Some(watched)) }
+    /// For these clusters, by name. Opens no connection yet. What is `watched` and has not changed since it was read last is
+    /// not read again.
+    pub fn new(clusters: BTreeMap<String, Declared>, options: KubernetesOptions, watched: Option<Watched>) -> Self {
+        Self { clusters: Clusters::new(clusters, options, watched) }
     }
 }
 
@@ -101,14 +107,10 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// For these clusters, by name. Opens no connection yet.
-    pub fn new(clusters: BTreeMap<String, ClusterSpec>, options: KubernetesOptions) -> Self {
-        Self { clusters: Clusters::new(clusters, options, None) }
-    }
-
-    /// The same, with what is watched.
-    pub fn with_watched(clusters: BTreeMap<String, ClusterSpec>, options: KubernetesOptions, watched: Watched) -> Self {
-        Self { clusters: Clusters::new(clusters, options, Some(watched)) }
+    /// For these clusters, by name. Opens no connection yet. What is `watched` and has not changed since it was read last is
+    /// not read again.
+    pub fn new(clusters: BTreeMap<String, Declared>, options: KubernetesOptions, watched: Option<Watched>) -> Self {
+        Self { clusters: Clusters::new(clusters, options, watched) }
     }
 }
 

@@ -85,7 +85,8 @@ async fn whole(clusters: &Clusters, connection: &Connection, deadline: Instant) 
     state.objects.dedup_by(|a, b| a.id == b.id);
     state.uid = state.namespaces.get("kube-system").map(|n| n.uid.clone()).unwrap_or_default();
     platform(&mut state, &kinds, &version.value);
-    state.denied = denied(connection, &needed(clusters, cluster), deadline).await?;
+    let needed = clusters.rights.get(cluster).map(Vec::as_slice).unwrap_or_default();
+    state.denied = denied(connection, needed, deadline).await?;
     Ok(state)
 }
 
@@ -224,14 +225,12 @@ fn installed_version(object: &ObjectState) -> Option<String> {
     completed.and_then(|h| h["version"].as_str()).or_else(desired).map(str::to_owned)
 }
 
-/// The rights that Drover needs to write there.
-fn needed(_clusters: &Clusters, _cluster: &str) -> Vec<Right> {
-    Vec::new()
-}
-
 /// Asks whether Drover has rights, and gives those that it does not have.
 async fn denied(connection: &Connection, rights: &[Right], deadline: Instant) -> Result<Vec<Right>, Fault> {
     let asked = rights.iter().map(|right| async move {
+        if connection.is_known_to_allow(right) {
+            return Ok(None);
+        }
         let review = json!({
             "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
             "spec": {"resourceAttributes": {
@@ -240,7 +239,11 @@ async fn denied(connection: &Connection, rights: &[Right], deadline: Instant) ->
         });
         let target = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
         let answer = connection.ask::<Value>(Ask::create("ask for Drover's rights", target, &review), deadline).await?;
-        Ok::<_, Fault>((answer.value["status"]["allowed"] != true).then(|| right.clone()))
+        let is_allowed = answer.value["status"]["allowed"] == true;
+        if is_allowed {
+            connection.allows(right);
+        }
+        Ok::<_, Fault>((!is_allowed).then(|| right.clone()))
     });
     let missing: Vec<Option<Right>> = in_order(asked.collect()).await?;
     Ok(missing.into_iter().flatten().collect())

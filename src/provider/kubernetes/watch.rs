@@ -10,13 +10,12 @@
 //! *No guarantee*: that every change is told at once. Kinds that come and go all the time (Pods) are not watched, and a
 //! periodic pass reads what events did not tell of.
 
-use super::KubernetesOptions;
 use super::client::{Ask, Connection};
 use super::clusters::{Clusters, connected};
 use super::error::{Fault, FaultKind};
 use super::kinds::{Kinds, collection};
 use super::list::Listing;
-use crate::kind::cluster::ClusterSpec;
+use super::{Declared, KubernetesOptions};
 use crate::kind::cluster::reads::{self, GROUPS, Read, Which};
 use crate::observed::ObjectState;
 use crate::provider::{HostChange, TellChange};
@@ -134,7 +133,7 @@ pub struct Watcher {
     options: KubernetesOptions,
     tell: TellChange,
     watched: Watched,
-    following: Mutex<Option<(BTreeMap<String, ClusterSpec>, DropGuard)>>,
+    following: Mutex<Option<(BTreeMap<String, Declared>, DropGuard)>>,
 }
 
 impl Watcher {
@@ -149,7 +148,7 @@ impl Watcher {
     }
 
     /// Watches these clusters from now on, and no others. To be called within a runtime; returns at once.
-    pub fn follow(&self, clusters: &BTreeMap<String, ClusterSpec>) {
+    pub fn follow(&self, clusters: &BTreeMap<String, Declared>) {
         let mut following = self.following.lock().unwrap_or_else(PoisonError::into_inner);
         if following.as_ref().is_some_and(|(known, _)| known == clusters) {
             return;
@@ -172,11 +171,6 @@ impl Watcher {
         }
         *following = Some((clusters.clone(), stop.drop_guard()));
     }
-}
-
-/// The name by which a cluster tells of changes: it can be no Host's.
-pub fn change_of(cluster: &str) -> String {
-    format!("Cluster/{cluster}")
 }
 
 /// Watches one cluster for ever.
@@ -208,7 +202,7 @@ async fn watch(clusters: &Clusters, cluster: &str, watched: &Watched, tell: &Tel
 }
 
 fn tell_now(cluster: &str, tell: &TellChange) {
-    tell(HostChange { host: change_of(cluster), at: Instant::now() });
+    tell(HostChange::of_cluster(cluster, Instant::now()));
 }
 
 /// How long to wait after so many failures in a row: doubled each time, and up to a quarter more or less.
