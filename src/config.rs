@@ -8,7 +8,7 @@
 
 mod layer;
 
-pub use layer::{GitLayer, Layer, LibvirtLayer, LogLayer, SimLayer, WebhookLayer};
+pub use layer::{GitLayer, KubernetesLayer, Layer, LibvirtLayer, LogLayer, SecretsLayer, SimLayer, WebhookLayer};
 
 use crate::model::{Secret, Span};
 use crate::source::SecretSource;
@@ -73,6 +73,10 @@ pub struct Config {
     pub log: LogConfig,
     /// How libvirt hosts may be talked to.
     pub libvirt: LibvirtPowers,
+    /// What kubeconfigs may make Drover do.
+    pub kubernetes: KubernetesPowers,
+    /// Which secrets manifests may name.
+    pub secrets: SecretPowers,
     /// Where simulated hosts keep their state between runs; in memory only where not given.
     pub sim_state: Option<PathBuf>,
 }
@@ -118,6 +122,47 @@ pub struct LibvirtPowers {
     /// Parameters of libvirt's URIs (libvirt.org/uri.html) by name, added to every `qemu+ssh://` and `qemu+tls://`
     /// connection. A manifest can set none.
     pub uri_parameters: BTreeMap<String, String>,
+}
+
+/// What a kubeconfig may make Drover do: each is off unless the operator says otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KubernetesPowers {
+    /// Run programs for its credentials (`exec`).
+    pub allow_exec: bool,
+    /// Name files on Drover's machine.
+    pub allow_files: bool,
+    /// Leave the server's certificate unchecked, or speak plain HTTP.
+    pub allow_insecure: bool,
+}
+
+/// What a `secretRef` may name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretPowers {
+    /// Environment variables: names, or beginnings of names followed by `*`.
+    pub env: Vec<String>,
+    /// Folders: files in them and below.
+    pub folders: Vec<PathBuf>,
+    /// Clusters whose Secrets may be read, or `*`.
+    pub clusters: Vec<String>,
+}
+
+impl SecretPowers {
+    fn from_layer(layer: SecretsLayer) -> Result<Self, ConfigError> {
+        let powers = Self {
+            env: layer.env.unwrap_or_else(|| vec!["DROVER_SECRET_*".into()]),
+            folders: layer.folders.unwrap_or_else(|| vec!["/etc/drover/secrets".into()]),
+            clusters: layer.clusters.unwrap_or_default(),
+        };
+        if let Some(folder) = powers.folders.iter().find(|f| !f.is_absolute()) {
+            let why = format!("`{}` is not an absolute path", folder.display());
+            return Err(ConfigError::new("secrets.folders", why).hint("write it like `/etc/drover/secrets`"));
+        }
+        if let Some(pattern) = powers.env.iter().find(|p| p.trim_end_matches('*').contains('*')) {
+            let why = format!("`{pattern}` has a `*` that is not at its end");
+            return Err(ConfigError::new("secrets.env", why).hint("write a name, or the beginning of names and a `*`"));
+        }
+        Ok(powers)
+    }
 }
 
 impl Config {
@@ -198,6 +243,12 @@ impl Config {
                 known_hosts: layer.libvirt.known_hosts,
                 uri_parameters: uri_parameters(&layer.libvirt.uri_parameters.unwrap_or_default())?,
             },
+            kubernetes: KubernetesPowers {
+                allow_exec: layer.kubernetes.allow_exec.unwrap_or(false),
+                allow_files: layer.kubernetes.allow_files.unwrap_or(false),
+                allow_insecure: layer.kubernetes.allow_insecure.unwrap_or(false),
+            },
+            secrets: SecretPowers::from_layer(layer.secrets)?,
             sim_state: layer.sim.state,
         })
     }

@@ -6,6 +6,7 @@
 //! - [`observed`]: what the providers read.
 //! - [`domain_xml`]: libvirt's domain XML as a tree.
 //! - [`action`]: what can be done, as data.
+//! - [`yaml`]: text to values with positions, within limits.
 //! - [`kind`]: one folder for each kind: fields, rules, comparison, steps.
 //! - [`load`]: text to [`kind::Desired`].
 //! - [`plan`]: desired and observed to a plan.
@@ -53,3 +54,4 @@ pub mod render;
 pub mod source;
 #[cfg(feature = "daemon")]
 pub mod telemetry;
+pub mod yaml;

@@ -3,13 +3,14 @@
 
 use crate::execute::{Event, ExecuteError, ExecuteLimits, Report, Stop, execute};
 use crate::journal::{Journal, Outcome};
+use crate::kind::cluster;
 use crate::kind::host::{HostSpec, parse_uri};
 use crate::kind::virtual_machine::questions;
 use crate::kind::{Desired, Resources};
-use crate::observed::{Observed, Questions};
+use crate::observed::{ClusterQuestions, Observed, Questions};
 use crate::plan::{BackOff, Plan, PlanInput, PlanOptions, plan};
 use crate::provider::simulator::World;
-use crate::provider::{Actor, Observer, ReadFleet, TellChange, WriteFleet, libvirt};
+use crate::provider::{Actor, ClusterObserver, Observer, ReadFleet, TellChange, WriteFleet, kubernetes, libvirt};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,24 +29,26 @@ const ROUNDS: usize = 8;
 pub struct Powers {
     /// For hosts reached through libvirt.
     pub libvirt: libvirt::Options,
+    /// For clusters.
+    pub kubernetes: kubernetes::KubernetesOptions,
     /// For `sim:` hosts.
     pub world: World,
-    /// How long one host may take to be read.
+    /// How long one host or cluster may take to be read.
     pub observe_deadline: Duration,
 }
 
 /// Takes events while a plan is carried out.
 pub type Events = Arc<dyn Fn(Event) + Send + Sync>;
 
-/// The connections of a set of hosts, for as long as the hosts stay as they are.
-struct Kept<T>(Mutex<Option<Connections<T>>>);
+/// The connections of a set of hosts or clusters, for as long as these stay as they are.
+struct Kept<S, T>(Mutex<Option<Connections<S, T>>>);
 
-/// Hosts, and the connections to them.
-type Connections<T> = (BTreeMap<String, HostSpec>, Arc<T>);
+/// Hosts or clusters, and the connections to them.
+type Connections<S, T> = (BTreeMap<String, S>, Arc<T>);
 
-impl<T> Kept<T> {
+impl<S: Clone + PartialEq, T> Kept<S, T> {
     /// Those of these hosts: the ones that are there, or new ones.
-    fn of(&self, hosts: &BTreeMap<String, HostSpec>, make: impl FnOnce() -> T) -> Arc<T> {
+    fn of(&self, hosts: &BTreeMap<String, S>, make: impl FnOnce() -> T) -> Arc<T> {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match &*kept {
             Some((known, connections)) if known == hosts => connections.clone(),
@@ -58,7 +61,7 @@ impl<T> Kept<T> {
     }
 }
 
-impl<T> Default for Kept<T> {
+impl<S, T> Default for Kept<S, T> {
     fn default() -> Self {
         Self(Mutex::default())
     }
@@ -67,12 +70,15 @@ impl<T> Default for Kept<T> {
 /// The parts of a pass, and what is kept between passes: connections, and which steps rest after a failure.
 pub struct Engine {
     powers: Powers,
-    reader: Kept<libvirt::Reader>,
-    writer: Kept<libvirt::Writer>,
+    reader: Kept<HostSpec, libvirt::Reader>,
+    writer: Kept<HostSpec, libvirt::Writer>,
+    cluster_reader: Kept<kubernetes::Declared, kubernetes::Reader>,
+    cluster_writer: Kept<kubernetes::Declared, kubernetes::Writer>,
     resting: Mutex<BTreeMap<String, BackOff>>,
     /// Steps that were refused, and not done since.
     refused: Mutex<BTreeSet<String>>,
     watcher: Option<libvirt::Watcher>,
+    cluster_watcher: Option<kubernetes::Watcher>,
 }
 
 /// What a pass did.
@@ -93,22 +99,30 @@ impl Engine {
             powers,
             reader: Kept::default(),
             writer: Kept::default(),
+            cluster_reader: Kept::default(),
+            cluster_writer: Kept::default(),
             resting: Mutex::default(),
             refused: Mutex::default(),
             watcher: None,
+            cluster_watcher: None,
         }
     }
 
-    /// Also listens to hosts, from [`Engine::listen`] on. Simulated hosts have nothing to tell.
+    /// Also listens to hosts and clusters, from [`Engine::listen`] on. Simulated hosts have nothing to tell.
     #[must_use]
     pub fn listening(self, tell: TellChange) -> Self {
-        Self { watcher: Some(libvirt::Watcher::new(self.powers.libvirt.clone(), tell)), ..self }
+        let clusters = kubernetes::Watcher::new(self.powers.kubernetes.clone(), tell.clone());
+        let hosts = libvirt::Watcher::new(self.powers.libvirt.clone(), tell);
+        Self { watcher: Some(hosts), cluster_watcher: Some(clusters), ..self }
     }
 
-    /// Listens to the hosts of these manifests from now on, and to no others.
+    /// Listens to the hosts and clusters of these manifests from now on, and to no others.
     pub fn listen(&self, resources: &Resources) {
         if let Some(watcher) = &self.watcher {
             watcher.follow(&self.split(resources).1);
+        }
+        if let Some(watcher) = &self.cluster_watcher {
+            watcher.follow(&clusters(resources));
         }
     }
 
@@ -120,7 +134,16 @@ impl Engine {
             self.reader.of(&real, || libvirt::Reader::new(real.clone(), self.powers.libvirt.clone()));
         fleet.extend(real.into_keys().map(|h| (h, reader.clone())));
         fleet.extend(simulated.into_iter().map(|h| (h, self.powers.world.observer())));
-        ReadFleet::new(fleet)
+        let clusters = clusters(resources);
+        let reader: Arc<dyn ClusterObserver> = self.cluster_reader.of(&clusters, || {
+            kubernetes::Reader::new(clusters.clone(), self.powers.kubernetes.clone(), self.watched())
+        });
+        ReadFleet::new(fleet).with_clusters(clusters.into_keys().map(|c| (c, reader.clone())).collect())
+    }
+
+    /// What is known not to have changed on clusters since it was read.
+    fn watched(&self) -> Option<kubernetes::Watched> {
+        self.cluster_watcher.as_ref().map(kubernetes::Watcher::watched)
     }
 
     /// The hosts for reading and writing. Connections are kept while the hosts stay as they are.
@@ -137,7 +160,16 @@ impl Engine {
             read.insert(host.clone(), self.powers.world.observer());
             write.insert(host, self.powers.world.actor());
         }
-        WriteFleet::new(ReadFleet::new(read), write)
+        let clusters = clusters(resources);
+        let writer = self.cluster_writer.of(&clusters, || {
+            kubernetes::Writer::new(clusters.clone(), self.powers.kubernetes.clone(), self.watched())
+        });
+        let (mut read_clusters, mut write_clusters) = (BTreeMap::new(), BTreeMap::new());
+        for cluster in clusters.into_keys() {
+            read_clusters.insert(cluster.clone(), writer.clone() as Arc<dyn ClusterObserver>);
+            write_clusters.insert(cluster, writer.clone() as Arc<dyn Actor>);
+        }
+        WriteFleet::new(ReadFleet::new(read).with_clusters(read_clusters), write).with_clusters(write_clusters)
     }
 
     /// Simulated hosts, and those that libvirt serves.
@@ -168,6 +200,13 @@ impl Engine {
                 break;
             }
             fleet.ask(questions, &mut observed, self.powers.observe_deadline).await;
+        }
+        for _ in 0..ROUNDS {
+            let questions = cluster_questions(resources, &observed);
+            if questions.is_empty() {
+                break;
+            }
+            fleet.ask_clusters(questions, &mut observed, self.powers.observe_deadline).await;
         }
         observed
     }
@@ -259,6 +298,20 @@ impl Engine {
     }
 }
 
+/// The clusters that the manifests declare, with what Drover has to be allowed there.
+fn clusters(resources: &Resources) -> BTreeMap<String, kubernetes::Declared> {
+    let declared = resources.clusters.iter().map(|(name, manifest)| {
+        let (spec, rights) = (manifest.spec.clone(), cluster::rights(manifest, resources));
+        (name.clone(), kubernetes::Declared { spec, rights })
+    });
+    declared.collect()
+}
+
+/// What the manifests make it necessary to ask clusters.
+fn cluster_questions(_resources: &Resources, _observed: &Observed) -> ClusterQuestions {
+    ClusterQuestions::new()
+}
+
 /// The limits that the manifests set.
 fn limits(resources: &Resources) -> ExecuteLimits {
     let migrations = resources
@@ -287,7 +340,8 @@ mod tests {
 
     fn engine() -> Engine {
         let (libvirt, world) = (libvirt::Options::default(), World::new());
-        Engine::new(Powers { libvirt, world, observe_deadline: Duration::from_secs(1) })
+        let kubernetes = kubernetes::KubernetesOptions::default();
+        Engine::new(Powers { libvirt, kubernetes, world, observe_deadline: Duration::from_secs(1) })
     }
 
     fn report(outcome: Outcome) -> Report {

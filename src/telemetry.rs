@@ -44,8 +44,10 @@ pub fn initialise(config: &LogConfig) -> Result<(), TelemetryError> {
 /// A bare level concerns Drover; libraries then speak only when something is wrong.
 fn filter(text: &str) -> Result<EnvFilter, TelemetryError> {
     let directives = match text {
-        "off" | "error" | "warn" => text.to_owned(),
-        "info" | "debug" | "trace" => format!("warn,drover={text}"),
+        "off" => text.to_owned(),
+        // kube logs every request that fails as an error; what came of it Drover says itself.
+        "error" | "warn" => format!("{text},kube_client=off"),
+        "info" | "debug" | "trace" => format!("warn,drover={text},kube_client=off"),
         filter => filter.to_owned(),
     };
     let error = |why: String| TelemetryError::Filter { filter: text.to_owned(), why };

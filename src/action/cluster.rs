@@ -22,7 +22,8 @@ pub enum ClusterAction {
         /// Take fields over that another manager has set.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         force: bool,
-        /// Secret values, by where they go in the object (JSON pointers).
+        /// Secret values, by where they go in the object (JSON pointers); in base64 where the field is of bytes
+        /// ([`ClusterAction::is_bytes`]).
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
         secrets: BTreeMap<String, SecretSource>,
     },
@@ -44,6 +45,19 @@ pub enum ClusterAction {
         id: ObjectRef,
         /// The operations.
         patch: Vec<Value>,
+    },
+    /// Waits until the Operator Lifecycle Manager asks for an approval of exactly this version, and approves it: the
+    /// InstallPlan whose `spec.clusterServiceVersionNames` has it, and no other version of its package. Its name is OLM's
+    /// choice, so it is looked for when the step runs. Done where the version is installed, or approved, already.
+    ApproveInstallPlan {
+        /// The cluster.
+        cluster: String,
+        /// The Subscription.
+        id: ObjectRef,
+        /// The version: `mtc-operator.v1.7.4`.
+        csv: String,
+        /// How long is waited for the InstallPlan, in milliseconds.
+        timeout_millis: u64,
     },
     /// Deletes an object, the one that was observed and no other.
     DeleteObject {
@@ -96,6 +110,7 @@ impl ClusterAction {
             Self::ApplyObject { .. } => "ApplyObject",
             Self::CreateObject { .. } => "CreateObject",
             Self::PatchObject { .. } => "PatchObject",
+            Self::ApproveInstallPlan { .. } => "ApproveInstallPlan",
             Self::DeleteObject { .. } => "DeleteObject",
             Self::AwaitObject { .. } => "AwaitObject",
         }
@@ -107,6 +122,7 @@ impl ClusterAction {
             Self::ApplyObject { cluster, .. }
             | Self::CreateObject { cluster, .. }
             | Self::PatchObject { cluster, .. }
+            | Self::ApproveInstallPlan { cluster, .. }
             | Self::DeleteObject { cluster, .. }
             | Self::AwaitObject { cluster, .. } => cluster,
         }
@@ -118,8 +134,18 @@ impl ClusterAction {
             Self::ApplyObject { id, .. }
             | Self::CreateObject { id, .. }
             | Self::PatchObject { id, .. }
+            | Self::ApproveInstallPlan { id, .. }
             | Self::DeleteObject { id, .. }
             | Self::AwaitObject { id, .. } => id,
+        }
+    }
+
+    /// Whether a field of an object is of bytes, which JSON has in base64: `data` of a Secret, a MigCluster's CA.
+    pub fn is_bytes(id: &ObjectRef, pointer: &str) -> bool {
+        match (id.group(), id.kind.as_str()) {
+            ("", "Secret") => pointer.starts_with("/data/"),
+            ("migration.openshift.io", "MigCluster") => pointer == "/spec/caBundle",
+            _ => false,
         }
     }
 

@@ -88,6 +88,8 @@ pub enum Command {
     Import(ImportArgs),
     /// Show the CPU that guests can have on all of several hosts, so that they can move between them.
     CpuBaseline(CpuBaselineArgs),
+    /// Print the roles that Drover needs on a cluster, for an administrator to apply.
+    Rbac(RbacArgs),
     /// Show the last passes with their steps.
     History(HistoryArgs),
     /// Print the JSON Schema of a kind.
@@ -230,6 +232,28 @@ pub struct ImportArgs {
 pub enum Importable {
     /// Hosts: their storage pools and their machines. Nothing on the hosts is changed, and the plan afterwards is empty.
     Host(ImportHostArgs),
+}
+
+/// `drover rbac`
+#[derive(Debug, Args)]
+pub struct RbacArgs {
+    /// For what.
+    #[command(subcommand)]
+    pub what: RbacOf,
+}
+
+/// What roles can be printed for.
+#[derive(Debug, Subcommand)]
+pub enum RbacOf {
+    /// A service account, its token and its roles: as much as the manifests make necessary on this cluster, and no more.
+    Cluster {
+        /// The Cluster's name in the manifests.
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// Where the manifests are.
+        #[command(flatten)]
+        source: SourceArgs,
+    },
 }
 
 /// `drover import host`

@@ -21,6 +21,7 @@ mod output;
 mod plan;
 mod powers;
 mod progress;
+mod rbac;
 mod schema;
 mod settings;
 mod source;
@@ -72,6 +73,7 @@ fn dispatch(cli: &Cli, out: &mut Output) -> Result<Exit, CliError> {
         Command::History(args) => history::run(args, global, out),
         Command::Status(args) => status::run(args, global, out),
         Command::Apply(args) => apply::run(args, global, out),
+        Command::Rbac(args) => rbac::run(args, global, out),
         Command::Import(args) => import::run(args, global, out),
         Command::CpuBaseline(args) => cpu_baseline::run(args, global, out),
         Command::Migrate(args) => migrate::run(args, global, out),

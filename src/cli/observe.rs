@@ -32,4 +32,5 @@ pub fn run(args: &ObserveArgs, global: &Global, out: &mut Output) -> Result<Exit
 
 fn is_complete(observed: &Observed) -> bool {
     observed.hosts.values().all(|reading| matches!(reading, Reading::Present(_)))
+        && observed.clusters.values().all(|reading| matches!(reading, Reading::Present(_)))
 }

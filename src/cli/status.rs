@@ -110,7 +110,8 @@ fn write(out: &mut Output, status: &DaemonStatus) -> io::Result<()> {
     }
     troubles(out, status)?;
     resources(out, status)?;
-    hosts(out, status)
+    hosts(out, status)?;
+    clusters(out, status)
 }
 
 fn daemon(status: &DaemonStatus) -> String {
@@ -258,6 +259,23 @@ fn hosts(out: &mut Output, status: &DaemonStatus) -> io::Result<()> {
             if host.known { ("read", host.domains.to_string()) } else { ("unknown", "-".to_owned()) };
         let why = host.why.as_deref().unwrap_or("-");
         table.row([name.as_str(), state, &domains, &time(host.since), why]);
+    }
+    table.write(&mut out.stdout, out.paint)
+}
+
+fn clusters(out: &mut Output, status: &DaemonStatus) -> io::Result<()> {
+    if status.clusters.is_empty() {
+        return Ok(());
+    }
+    writeln!(out.stdout)?;
+    let mut table = Table::new(&["CLUSTER", "STATE", "PLATFORM", "SINCE", "CREDENTIALS", "WHY"]);
+    for (name, cluster) in &status.clusters {
+        let state = if cluster.known { "read" } else { "unknown" };
+        let platform = if cluster.platform.is_empty() { "-" } else { &cluster.platform };
+        let end = cluster.credentials_end.map_or_else(|| "-".to_owned(), |end| format!("until {}", time(end)));
+        let denied = (cluster.denied > 0).then(|| format!("{} rights are missing", cluster.denied));
+        let why = cluster.why.clone().or(denied).unwrap_or_else(|| "-".to_owned());
+        table.row([name.as_str(), state, platform, &time(cluster.since), &end, &why]);
     }
     table.write(&mut out.stdout, out.paint)
 }

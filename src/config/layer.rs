@@ -60,6 +60,10 @@ layer! {
         log: LogLayer,
         /// libvirt hosts.
         libvirt: LibvirtLayer,
+        /// Kubernetes clusters.
+        kubernetes: KubernetesLayer,
+        /// Secrets that manifests name.
+        secrets: SecretsLayer,
         /// Simulated hosts.
         sim: SimLayer,
     }
@@ -125,6 +129,28 @@ layer! {
     } sections {}
 }
 layer! {
+    /// `[kubernetes]`.
+    KubernetesLayer {
+        /// Whether kubeconfigs may run programs for their credentials.
+        allow_exec: bool,
+        /// Whether kubeconfigs may name files.
+        allow_files: bool,
+        /// Whether certificates may stay unchecked, and plain HTTP be spoken.
+        allow_insecure: bool,
+    } sections {}
+}
+layer! {
+    /// `[secrets]`.
+    SecretsLayer {
+        /// Environment variables that manifests may name.
+        env: Vec<String>,
+        /// Folders whose files manifests may name.
+        folders: Vec<PathBuf>,
+        /// Clusters whose Secrets manifests may name.
+        clusters: Vec<String>,
+    } sections {}
+}
+layer! {
     /// `[sim]`.
     SimLayer {
         /// File that keeps the state of simulated hosts.
@@ -176,6 +202,12 @@ pub(super) const VARIABLES: &[(&str, Form)] = &[
     ("libvirt.ssh-key", Form::Text),
     ("libvirt.known-hosts", Form::Text),
     ("libvirt.uri-parameters", Form::List),
+    ("kubernetes.allow-exec", Form::Flag),
+    ("kubernetes.allow-files", Form::Flag),
+    ("kubernetes.allow-insecure", Form::Flag),
+    ("secrets.env", Form::List),
+    ("secrets.folders", Form::List),
+    ("secrets.clusters", Form::List),
     ("sim.state", Form::Text),
 ];
 

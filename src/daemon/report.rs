@@ -6,6 +6,7 @@ use super::status::{DaemonStatus, Phase, ResourceStates};
 use crate::execute::Event;
 use crate::observed::{Observed, Reading};
 use crate::plan::Plan;
+use crate::provider::HostChange;
 use jiff::Timestamp;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -65,14 +66,18 @@ impl PassWatch {
         {
             let mut readings = self.readings.lock().unwrap_or_else(PoisonError::into_inner);
             let began = readings.began;
-            readings.complete = std::mem::take(&mut readings.complete)
-                .into_iter()
-                .filter(|(host, _)| observed.hosts.contains_key(host))
-                .chain(observed.hosts.iter().filter_map(|(host, reading)| match reading {
-                    Reading::Present(_) => Some((host.clone(), began?)),
-                    Reading::Unknown { .. } => None,
-                }))
-                .collect();
+            let hosts = observed.hosts.iter().map(|(name, r)| (name.clone(), matches!(r, Reading::Present(_))));
+            let clusters = observed
+                .clusters
+                .iter()
+                .map(|(name, r)| (HostChange::cluster_name(name), matches!(r, Reading::Present(_))));
+            // One that could not be read keeps the time of its last complete reading.
+            let mut before = std::mem::take(&mut readings.complete);
+            let read = hosts.chain(clusters).filter_map(|(name, is_complete)| {
+                let at = if is_complete { began } else { before.remove(&name) };
+                Some((name, at?))
+            });
+            readings.complete = read.collect();
         }
         self.status.send_modify(|s| s.observe(observed));
         self.metrics.hosts(&self.status.borrow());

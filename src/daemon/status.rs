@@ -51,6 +51,9 @@ pub struct DaemonStatus {
     pub last: Option<LastPass>,
     /// Hosts as they were read last.
     pub hosts: BTreeMap<String, HostReading>,
+    /// Clusters as they were read last.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub clusters: BTreeMap<String, ClusterReading>,
     /// Resources as they were compared last.
     pub resources: ResourceStates,
     /// When drift is looked for next.
@@ -362,6 +365,29 @@ pub struct HostReading {
     pub domains: usize,
 }
 
+/// A cluster as it was read last.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterReading {
+    /// Whether it could be read.
+    pub known: bool,
+    /// Why not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    /// When it was read, or was tried to be.
+    pub read_at: Timestamp,
+    /// Since when it has been as `known` says.
+    pub since: Timestamp,
+    /// `openshift-4.10`, `kubernetes-1.29`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub platform: String,
+    /// When the credentials that reach it end, where they say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials_end: Option<Timestamp>,
+    /// How many of the rights that Drover needs there it does not have.
+    pub denied: usize,
+}
+
 impl DaemonStatus {
     /// Takes over what was observed.
     pub(super) fn observe(&mut self, observed: &Observed) {
@@ -374,6 +400,26 @@ impl DaemonStatus {
             let read_at = observed.taken_at;
             let since = before.remove(name).filter(|b| b.known == known).map_or(read_at, |b| b.since);
             self.hosts.insert(name.clone(), HostReading { known, why, read_at, since, domains });
+        }
+        let mut before = std::mem::take(&mut self.clusters);
+        for (name, reading) in &observed.clusters {
+            let read_at = observed.taken_at;
+            let state = match reading {
+                Reading::Present(state) => Ok(state),
+                Reading::Unknown { why } => Err(why.clone()),
+            };
+            let known = state.is_ok();
+            let since = before.remove(name).filter(|b| b.known == known).map_or(read_at, |b| b.since);
+            let read = ClusterReading {
+                known,
+                why: state.as_ref().err().cloned(),
+                read_at,
+                since,
+                platform: state.as_ref().map(|s| s.platform.clone()).unwrap_or_default(),
+                credentials_end: state.as_ref().ok().and_then(|s| s.credentials_end),
+                denied: state.as_ref().map_or(0, |s| s.denied.len()),
+            };
+            self.clusters.insert(name.clone(), read);
         }
     }
 

@@ -71,7 +71,10 @@ pub(super) fn act_deadline(step: &Step, limits: &ExecuteLimits) -> Duration {
             let rate = m.bandwidth_mib.map_or(SLOWEST_RATE, |mib| (mib << 20).clamp(1, 2 * SLOWEST_RATE) / 2).max(1);
             limits.step_deadline + Duration::from_secs(step.estimate.bytes / rate)
         }
-        Action::Cluster(ClusterAction::AwaitObject { timeout_millis, .. }) => Duration::from_millis(*timeout_millis),
+        Action::Cluster(
+            ClusterAction::AwaitObject { timeout_millis, .. }
+            | ClusterAction::ApproveInstallPlan { timeout_millis, .. },
+        ) => Duration::from_millis(*timeout_millis),
         Action::Machine(_) | Action::Cluster(_) => {
             limits.step_deadline + Duration::from_secs(step.estimate.bytes / SLOWEST_RATE)
         }

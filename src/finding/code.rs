@@ -1,7 +1,7 @@
 //! The list of finding codes. Each has one cause and one cure; docs/findings.md is checked against this list by a test.
 //!
 //! D01xx reading a file; D02xx one manifest; D03xx manifests together; D04xx the world; D05xx guard rails and policy; D06xx
-//! the prechecks of a move (docs/prechecks.md).
+//! the prechecks of a move (docs/prechecks.md); D07xx clusters (docs/clusters.md).
 
 use super::Severity;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -123,6 +123,25 @@ codes! {
     D0634 Error TlsNotReady: "A host lacks what an encrypted migration needs.",
     D0635 Error NotReachable: "The destination cannot be reached for a migration.",
     D0636 Warning NoConvergence: "A machine changes its memory faster than it can be sent.",
+    D0701 Error ClusterUnknown: "A cluster could not be read: nothing that depends on it is touched.",
+    D0702 Error SameCluster: "Two Clusters are one cluster.",
+    D0703 Error WrongPlatform: "A cluster's platform is not what its manifest needs.",
+    D0704 Warning VersionsDiffer: "Clusters that migrate with each other have different versions of MTC.",
+    D0705 Error RightMissing: "Drover lacks a right on a cluster.",
+    D0706 Error FieldConflict: "Another field manager has set a field that is to be set.",
+    D0707 Error ServerRefuses: "The API server, or a webhook, does not take an object.",
+    D0708 Error OperatorTrouble: "The operator is not installed as it should be.",
+    D0709 Warning ApprovalPending: "An InstallPlan waits for an approval.",
+    D0710 Warning ToolkitTrouble: "MTC is installed, and something in it is not well.",
+    D0711 Error NoWayToCluster: "The control cluster cannot reach a remote one.",
+    D0712 Error UpgradeBlocked: "A proxy or firewall does not let SPDY or the Upgrade header through.",
+    D0713 Warning NamespaceMissing: "A namespace that is named is not on the cluster.",
+    D0714 Error Deleting: "Something is being deleted, and does not go.",
+    D0715 Error StillInUse: "What is to be removed is still in use.",
+    D0716 Warning CredentialsEnd: "Credentials end soon, or have ended.",
+    D0717 Warning ClockSkew: "A cluster's clock differs from Drover's.",
+    D0718 Error NotRegistered: "The control cluster does not accept how a remote one is registered.",
+    D0719 Info NotCompared: "A secret value could not be compared with what is there.",
 }
 
 impl fmt::Display for Code {

@@ -1,10 +1,10 @@
 //! One document to one manifest: which kind it is, whether it fits the kind's schema, its name, its fields as types.
 
-use super::yaml::Document;
 use super::{diagnose, schema, text};
 use crate::finding::{Code, Finding, Source, nearest};
 use crate::kind::{API_VERSION, KINDS, KindInfo};
 use crate::model::{Metadata, Origin, ResourceId, check_name};
+use crate::yaml::Document;
 use serde_json::Value;
 use std::sync::Arc;
 

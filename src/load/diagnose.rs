@@ -7,9 +7,9 @@
 
 use super::schema::Compiled;
 use super::text::{self, shorten};
-use super::yaml::Document;
 use crate::finding::{Code, Finding, Source, nearest};
 use crate::model::{Positions, ResourceId};
+use crate::yaml::Document;
 use jsonschema::ValidationError;
 use jsonschema::error::{TypeKind, ValidationErrorKind};
 use serde_json::Value;

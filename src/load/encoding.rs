@@ -1,6 +1,7 @@
 //! From bytes to text, and from offsets to lines and columns.
 
 use crate::finding::{Code, Finding, Source};
+use crate::yaml::number;
 
 /// Turns a file's bytes into text, or says why that is not possible.
 pub(super) fn decode<'a>(file: &str, bytes: &'a [u8]) -> Result<&'a str, Box<Finding>> {
@@ -35,9 +36,4 @@ fn place_of(bytes: &[u8], offset: usize) -> (u32, u32) {
     let line = before.iter().filter(|b| **b == b'\n').count() + 1;
     let column = String::from_utf8_lossy(&before[line_start..]).chars().count() + 1;
     (number(line), number(column))
-}
-
-/// A line or column number; files are far smaller than 4 GiB.
-pub(super) fn number(n: usize) -> u32 {
-    u32::try_from(n).unwrap_or(u32::MAX)
 }

@@ -1,11 +1,11 @@
 //! All files of a tree to one set of resources.
 
 use super::decode::{self, Checked};
-use super::yaml::{Next, Reader};
 use super::{Entry, Limits, Loaded, Tree, TreeError, encoding, text, tree};
 use crate::finding::{self, Code, Finding, Severity, Source};
 use crate::kind::{Desired, KindInfo, Resources};
 use crate::model::{KindName, Origin, ResourceId, Revision};
+use crate::yaml::{Next, Reader};
 use serde_json::Value;
 use std::collections::hash_map::Entry as Slot;
 use std::collections::{HashMap, HashSet};

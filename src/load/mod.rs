@@ -5,12 +5,11 @@ mod decode;
 mod diagnose;
 mod encoding;
 mod gather;
-mod scalar;
 pub mod schema;
 mod text;
 pub mod tree;
-mod yaml;
 
+pub use crate::yaml::Limits;
 pub use gather::load;
 pub use tree::MemoryTree;
 
@@ -80,39 +79,6 @@ pub enum TreeError {
         /// What it said.
         why: String,
     },
-}
-
-/// Limits on input, so that a hostile repository gets an error and not an exhausted machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Bytes of one file.
-    pub file_bytes: u64,
-    /// Files in a tree.
-    pub files: usize,
-    /// Bytes of all files together.
-    pub total_bytes: u64,
-    /// Documents in one file.
-    pub documents: usize,
-    /// Nodes in one document.
-    pub nodes: usize,
-    /// Depth of nesting.
-    pub depth: usize,
-    /// Findings that are kept; the rest is counted.
-    pub findings: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            file_bytes: 4 << 20,
-            files: 100_000,
-            total_bytes: 512 << 20,
-            documents: 10_000,
-            nodes: 20_000,
-            depth: 32,
-            findings: 500,
-        }
-    }
 }
 
 /// What loading gives.

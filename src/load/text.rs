@@ -1,15 +1,6 @@
 //! Words for findings.
 
-/// A foreign text for use in a message: at most 60 characters, control characters escaped.
-pub(super) fn shorten(text: &str) -> String {
-    let mut short: String = text.chars().take(60).flat_map(char::escape_debug).collect();
-    // Within backticks quotes need no escape.
-    short = short.replace("\\'", "'").replace("\\\"", "\"");
-    if text.chars().nth(60).is_some() {
-        short.push('…');
-    }
-    short
-}
+pub(super) use crate::yaml::shorten;
 
 /// `a`, `b` or `c`: quoted words, at most 12 of them.
 pub(super) fn list<'a>(words: impl IntoIterator<Item = &'a str>) -> String {

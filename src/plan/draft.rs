@@ -67,6 +67,21 @@ pub enum Fact {
         /// The machine's manifest.
         machine: String,
     },
+    /// MTC runs on a cluster.
+    ToolkitReady {
+        /// The cluster.
+        cluster: String,
+    },
+    /// The control cluster does not know a remote cluster any more.
+    Unregistered {
+        /// The remote cluster.
+        cluster: String,
+    },
+    /// MTC is gone from a cluster.
+    ToolkitGone {
+        /// The cluster.
+        cluster: String,
+    },
     /// A pool is not used by a machine any more.
     PoolUnused {
         /// The host.

@@ -3,9 +3,12 @@
 
 mod ask;
 mod fleet;
+#[cfg(feature = "kubernetes")]
+pub mod kubernetes;
 #[cfg(feature = "libvirt")]
 pub mod libvirt;
 mod orders;
+pub mod secrets;
 pub mod simulator;
 
 pub use fleet::{ReadFleet, WriteFleet};
@@ -19,13 +22,25 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// Something changed on a host, by what the host told of itself: a hint to look there, and never a reading.
+/// Something changed on a host or a cluster, by what it told of itself: a hint to look there, and never a reading.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostChange {
-    /// The host's name in the manifests.
+    /// The host's name in the manifests; of a cluster, [`HostChange::cluster_name`].
     pub host: String,
     /// When it was told last. A reading that began later has the change in it.
     pub at: Instant,
+}
+
+impl HostChange {
+    /// A change of a cluster.
+    pub fn of_cluster(cluster: &str, at: Instant) -> Self {
+        Self { host: Self::cluster_name(cluster), at }
+    }
+
+    /// The name under which a cluster stands where hosts stand by their names: it can be no Host's.
+    pub fn cluster_name(cluster: &str) -> String {
+        format!("Cluster/{cluster}")
+    }
 }
 
 /// Takes changes. Has to return at once.

@@ -3,7 +3,7 @@
 use super::Paint;
 use super::escape::line as terminal;
 use super::view::{bytes, seconds, time};
-use crate::observed::{DomainState, HostState, JobOperation, Observed, Reading, RunState};
+use crate::observed::{ClusterState, DomainState, HostState, JobOperation, Observed, Reading, RunState};
 use std::io::{self, Write};
 
 /// Rows under headings, aligned.
@@ -55,7 +55,7 @@ impl Table {
     }
 }
 
-/// Writes an observation: its hosts, then the pools and domains on them.
+/// Writes an observation: its hosts, the pools and domains on them, and its clusters.
 pub fn observed(out: &mut dyn Write, observed: &Observed, paint: Paint) -> io::Result<()> {
     writeln!(out, "Observed at {}.\n", time(observed.taken_at))?;
     let mut hosts = Table::new(&["HOST", "STATE", "HYPERVISOR", "CPUS", "MEMORY", "FREE", "DOMAINS", "RUNNING"]);
@@ -99,7 +99,17 @@ pub fn observed(out: &mut dyn Write, observed: &Observed, paint: Paint) -> io::R
             }
         }
     }
-    for (i, table) in [hosts, pools, domains].iter().filter(|t| !t.is_empty()).enumerate() {
+    let mut clusters = Table::new(&["CLUSTER", "STATE", "PLATFORM", "VERSION", "MTC", "NAMESPACES", "DENIED"]);
+    for (name, reading) in &observed.clusters {
+        match reading {
+            Reading::Unknown { why } => {
+                clusters.row([name.as_str(), "unknown", "-", "-", "-", "-", "-"]);
+                unknown.push((name, why));
+            }
+            Reading::Present(cluster) => clusters.row(cluster_row(name, cluster)),
+        }
+    }
+    for (i, table) in [hosts, pools, domains, clusters].iter().filter(|t| !t.is_empty()).enumerate() {
         if i > 0 {
             writeln!(out)?;
         }
@@ -112,6 +122,22 @@ pub fn observed(out: &mut dyn Write, observed: &Observed, paint: Paint) -> io::R
         writeln!(out, "{} {} could not be read: {}", paint.yellow("unknown:"), terminal(host), terminal(why))?;
     }
     Ok(())
+}
+
+fn cluster_row(name: &str, cluster: &ClusterState) -> [String; 7] {
+    let or_none = |text: Option<&str>| text.filter(|t| !t.is_empty()).unwrap_or("-").to_owned();
+    // The operator notes its version where its controller finds it.
+    let mut maps = cluster.objects.iter().filter(|o| o.id.kind == "ConfigMap");
+    let toolkit = maps.find_map(|o| o.value.pointer("/data/OPERATOR_VERSION")?.as_str());
+    [
+        name.to_owned(),
+        "read".into(),
+        cluster.platform.clone(),
+        or_none(cluster.openshift_version.as_deref().or(Some(&cluster.version))),
+        or_none(toolkit),
+        cluster.namespaces.len().to_string(),
+        if cluster.denied.is_empty() { "-".into() } else { format!("{} rights", cluster.denied.len()) },
+    ]
 }
 
 fn hypervisor(host: &HostState) -> String {

@@ -11,8 +11,9 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("observed", &["finding", "model"]),
     ("domain_xml", &["finding", "model", "observed"]),
     ("action", &["finding", "model", "observed", "domain_xml"]),
-    ("kind", &["finding", "model", "observed", "domain_xml", "action"]),
-    ("load", &["finding", "model", "observed", "domain_xml", "action", "kind"]),
+    ("yaml", &["finding", "model"]),
+    ("kind", &["finding", "model", "observed", "domain_xml", "action", "yaml"]),
+    ("load", &["finding", "model", "observed", "domain_xml", "action", "yaml", "kind"]),
     ("plan", &["finding", "model", "observed", "domain_xml", "action", "kind"]),
     ("render", &["finding", "model", "observed", "domain_xml", "action", "kind", "load", "plan"]),
     // First floor: the outside world. None of these knows another.
@@ -33,7 +34,7 @@ const ROOMS: &[(&str, &[&str])] = &[
 /// Every room of the ground floor.
 const GROUND: &str = "ground floor";
 const GROUND_ROOMS: &[&str] =
-    &["finding", "model", "observed", "domain_xml", "action", "kind", "load", "plan", "render"];
+    &["finding", "model", "observed", "domain_xml", "action", "yaml", "kind", "load", "plan", "render"];
 
 /// Imports against the order that are accepted, each with its reason: from where, of what.
 const KNOTS: &[(&str, &str)] = &[

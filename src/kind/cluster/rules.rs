@@ -10,6 +10,7 @@ use super::ClusterSpec;
 use crate::finding::{Code, Finding, Severity};
 use crate::kind::{Resources, Spec};
 use crate::model::{KindName, Manifest};
+use crate::plan::{Context, Drafts};
 
 impl Spec for ClusterSpec {
     const KIND: KindName = KindName::new("Cluster");
@@ -26,6 +27,14 @@ impl Spec for ClusterSpec {
 
     fn check_all(all: &Resources, findings: &mut Vec<Finding>) {
         fleet::check(all, findings);
+    }
+
+    fn draft(manifest: &Manifest<Self>, ctx: &Context<'_>, out: &mut Drafts) {
+        super::plan::draft(manifest, ctx, out);
+    }
+
+    fn sweep(ctx: &Context<'_>, out: &mut Drafts) {
+        super::plan::sweep(ctx, out);
     }
 }
 

@@ -158,6 +158,10 @@ pub struct MigrationToolkit {
     /// Rules that let the rsync pods through egress firewalls.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub egress: Option<Egress>,
+    /// Namespaces that have these exemptions without a migration, too: both policies, and rules for all other clusters.
+    /// Those of migrations have them by themselves.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub exempted_namespaces: Vec<String>,
     /// Take fields over that another field manager has set. Otherwise such a conflict holds the step back and is shown.
     #[serde(skip_serializing_if = "is_false")]
     pub force_conflicts: bool,
@@ -181,6 +185,7 @@ impl Default for MigrationToolkit {
             registration: Registration::default(),
             rsync_network_policies: RsyncNetworkPolicies::default(),
             egress: None,
+            exempted_namespaces: Vec::new(),
             force_conflicts: false,
         }
     }

@@ -167,8 +167,12 @@ async fn a_machine_that_is_stopped_by_hand_is_started_again_long_before_the_next
     let mirror = Mirror::open(&url, &state.path().join("git"), &GitAccess::default(), FetchLimits::default()).unwrap();
     let mirror = Arc::new(mirror);
     let channel = hints();
-    let powers =
-        Powers { libvirt: libvirt::Options::default(), world: World::new(), observe_deadline: Duration::from_secs(20) };
+    let powers = Powers {
+        libvirt: libvirt::Options::default(),
+        kubernetes: drover::provider::kubernetes::KubernetesOptions::default(),
+        world: World::new(),
+        observe_deadline: Duration::from_secs(20),
+    };
     let tell = channel.0.clone();
     let tell = Arc::new(move |change| drop(tell.try_send(Hint::HostChanged(change))));
     let engine = Arc::new(Engine::new(powers).listening(tell));

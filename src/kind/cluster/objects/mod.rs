@@ -6,7 +6,7 @@ mod registration;
 
 pub use network::{allow_rsync, with_allowed};
 pub use operator::{controller, namespace, operator_group, subscription};
-pub use registration::{mig_cluster, token_secret, token_source};
+pub use registration::{SERVICE_ACCOUNT, mig_cluster, token_secret, token_source};
 
 use crate::model::ObjectRef;
 use serde_json::{Map, Value, json};
@@ -16,6 +16,13 @@ pub const NAMESPACE: &str = "openshift-migration";
 
 /// The API of MTC's objects.
 pub const MTC: &str = "migration.openshift.io/v1alpha1";
+
+/// Drover's field manager: under this name the fields stand that it sets (server-side apply).
+pub const FIELD_MANAGER: &str = "drover";
+
+/// The annotation of an egress firewall that lists the ranges that Drover has allowed in it, so that it takes those out
+/// again and no others.
+pub const RANGES_ANNOTATION: &str = "drover.dev/allowed-ranges";
 
 /// The label that says whose an object is: the fleet's name. A second one names the resource.
 pub const FLEET_LABEL: &str = "drover.dev/fleet";

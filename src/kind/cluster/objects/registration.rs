@@ -35,13 +35,14 @@ pub fn mig_cluster(
     let mut spec: Map<String, Value> = Map::new();
     spec.insert("isHostCluster".into(), false.into());
     spec.insert("url".into(), url.into());
-    spec.insert("insecure".into(), registration.insecure.into());
     spec.insert("serviceAccountSecretRef".into(), json!({"name": secret.name, "namespace": secret.namespace}));
     let mut set = |key: &str, value: Option<Value>| {
         if let Some(value) = value {
             spec.insert(key.into(), value);
         }
     };
+    // The controller leaves a `false` out when it writes the object anew, and would fight one that is set.
+    set("insecure", registration.insecure.then_some(true.into()));
     set("caBundle", ca.map(Into::into));
     set("exposedRegistryPath", registration.exposed_registry.clone().map(Into::into));
     set("azureResourceGroup", registration.azure_resource_group.clone().map(Into::into));

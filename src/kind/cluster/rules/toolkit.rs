@@ -3,22 +3,14 @@
 use super::Say;
 use super::access;
 use crate::finding::Code;
-use crate::kind::cluster::{Approval, Install, MigrationToolkit, Platform, Role};
-
-/// What to do where a legacy cluster was meant to drive migrations.
-pub(super) const TUNNEL: &str = "make the cluster with the newest platform `Control`. Where that one cannot reach this one, \
-     a tunnel does (`crane tunnel-api`), whose address is then this cluster's `migrationToolkit.registration.url`";
+use crate::kind::cluster::compatibility::unfit;
+use crate::kind::cluster::{Approval, Install, MigrationToolkit, Platform, Role, documents};
 
 pub(super) fn check(say: &mut Say<'_>) {
     let spec = say.spec();
     let platform = spec.platform.as_deref().and_then(|p| p.parse::<Platform>().ok());
-    if let Some(p) = platform.filter(|p| p.is_legacy() && spec.role == Role::Control) {
-        say.at(
-            Code::Unsupported,
-            "spec.role",
-            format!("{p} cannot be the control cluster: its operator has no controller"),
-            TUNNEL,
-        );
+    for what in platform.into_iter().flat_map(|p| unfit(p, spec.role, spec.migration_toolkit.as_ref())) {
+        say.at(Code::Unsupported, what.path, what.message, what.hint);
     }
     let Some(toolkit) = &spec.migration_toolkit else {
         if spec.role == Role::Control {
@@ -31,9 +23,6 @@ pub(super) fn check(say: &mut Say<'_>) {
         }
         return;
     };
-    if let Some(p) = platform {
-        fits(say, toolkit, p);
-    }
     match toolkit.install {
         Install::OLM => olm(say, toolkit),
         Install::Manifests if toolkit.manifests.is_none() => say.at(
@@ -43,7 +32,8 @@ pub(super) fn check(say: &mut Say<'_>) {
             "take operator.yml and controller.yml out of the operator's image (migration guide, 3.2), put them into the \
              repository, and name them: `manifests: {operator: {file: mtc/operator.yml}, controller: {file: mtc/controller.yml}}`",
         ),
-        Install::Manifests | Install::None => {}
+        Install::Manifests => files(say, toolkit),
+        Install::None => {}
     }
     if toolkit.manifests.is_some() && toolkit.install != Install::Manifests {
         say.at(
@@ -93,38 +83,21 @@ pub(super) fn check(say: &mut Say<'_>) {
     }
 }
 
-/// The operator on this platform.
-fn fits(say: &mut Say<'_>, toolkit: &MigrationToolkit, platform: Platform) {
-    let path = "spec.migrationToolkit.install";
-    let is_openshift = matches!(platform, Platform::OpenShift { .. });
-    match toolkit.install {
-        Install::None => {}
-        _ if !is_openshift => {
-            say.at(Code::Unsupported, path, format!("MTC is not made for {platform}"), "take `migrationToolkit` out")
+/// The legacy operator's files.
+fn files(say: &mut Say<'_>, toolkit: &MigrationToolkit) {
+    let Some(manifests) = &toolkit.manifests else { return };
+    let path = |file: &str| format!("spec.migrationToolkit.manifests.{file}");
+    let mut controllers = 0;
+    for (name, text) in [("operator", Some(&manifests.operator)), ("controller", manifests.controller.as_ref())] {
+        let Some(text) = text else { continue };
+        match documents(text, &format!("{name}.yml")) {
+            Ok(found) => controllers += found.iter().filter(|d| d.is_controller()).count(),
+            Err(e) => say.at(Code::WrongValue, &path(name), e.what, e.hint),
         }
-        Install::OLM if platform.is_legacy() => say.at(
-            Code::Unsupported,
-            path,
-            format!("{platform} takes the legacy operator, which OLM does not have"),
-            "use `install: Manifests` (migration guide, 3.2)",
-        ),
-        Install::Manifests if !platform.is_legacy() => say.at(
-            Code::Unsupported,
-            path,
-            format!("the legacy operator is for OpenShift 4.5 and earlier, and this is {platform}"),
-            "use `install: OLM` (migration guide, 3.3)",
-        ),
-        Install::OLM | Install::Manifests => {}
     }
-    // The vendor's release notes of MTC 1.8: OpenShift 4.10 and later.
-    let is_18 = toolkit.release().is_some_and(|release| release >= (1, 8));
-    if is_18 && is_openshift && platform < (Platform::OpenShift { major: 4, minor: 10 }) {
-        say.at(
-            Code::Unsupported,
-            "spec.migrationToolkit.channel",
-            format!("MTC 1.8 is for OpenShift 4.10 and later, and this is {platform}"),
-            "use `release-v1.7`, on all clusters that migrate with this one",
-        );
+    if controllers > 1 {
+        let what = "there is more than one MigrationController in the files";
+        say.at(Code::Contradiction, &path("controller"), what, "a cluster has one: take the others out");
     }
 }
 

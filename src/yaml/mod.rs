@@ -8,21 +8,54 @@
 //! Time and memory are bounded by the size of the text and by [`Limits`]: the depth is checked while events arrive, and
 //! there is nothing that could expand.
 
-use super::encoding::number;
-use super::scalar::{Plain, resolve};
-use super::{Limits, text};
+mod scalar;
+
 use crate::finding::{Code, Finding, Source};
 use crate::model::{Pointer, Positions};
 use granit_parser::{ErrorKind, Event, Marker, Parser, ScalarStyle, StrInput, options};
+use scalar::{Plain, resolve};
 use serde_json::map::Entry;
 use serde_json::{Map, Value};
+
+/// Limits on input, so that a hostile repository gets an error and not an exhausted machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of one file.
+    pub file_bytes: u64,
+    /// Files in a tree.
+    pub files: usize,
+    /// Bytes of all files together.
+    pub total_bytes: u64,
+    /// Documents in one file.
+    pub documents: usize,
+    /// Nodes in one document.
+    pub nodes: usize,
+    /// Depth of nesting.
+    pub depth: usize,
+    /// Findings that are kept; the rest is counted.
+    pub findings: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            file_bytes: 4 << 20,
+            files: 100_000,
+            total_bytes: 512 << 20,
+            documents: 10_000,
+            nodes: 20_000,
+            depth: 32,
+            findings: 500,
+        }
+    }
+}
 
 /// Findings about one document after which the rest of it is not looked at: it is not a manifest anybody wrote.
 const FINDINGS_PER_DOCUMENT: usize = 20;
 
 /// A document as a tree.
 #[derive(Debug)]
-pub(super) struct Document {
+pub(crate) struct Document {
     /// The tree.
     pub value: Value,
     /// First line, from 1.
@@ -43,7 +76,7 @@ pub(super) struct Document {
 
 /// What the next document is.
 #[derive(Debug)]
-pub(super) enum Next {
+pub(crate) enum Next {
     /// A tree.
     Document(Document),
     /// Nothing, or `null`.
@@ -53,7 +86,7 @@ pub(super) enum Next {
 }
 
 /// Reads the documents of one file.
-pub(super) struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     file: &'a str,
     /// What the parser was given: the file from some document on.
     text: &'a str,
@@ -368,7 +401,7 @@ impl<'a> Reader<'a> {
                 doc,
                 Code::Forbidden,
                 at,
-                format!("the key `{}` is not text", text::shorten(&text)),
+                format!("the key `{}` is not text", shorten(&text)),
                 "put it in quotes",
             );
         }
@@ -389,7 +422,7 @@ impl<'a> Reader<'a> {
                 Some(value)
             }
             Plain::NotExact(why) => {
-                let shown = text::shorten(text);
+                let shown = shorten(text);
                 self.mark(
                     doc,
                     Code::WrongValue,
@@ -453,7 +486,7 @@ impl<'a> Reader<'a> {
                     }
                     Entry::Occupied(taken) => {
                         let first = doc.keys.iter().find(|k| k.0 == key.pointer).map(|k| (k.1, k.2));
-                        let shown = text::shorten(taken.key());
+                        let shown = shorten(taken.key());
                         doc.marks.push((key.line, key.column));
                         let mut finding = Finding::new(Code::DuplicateKey, format!("`{shown}` is written twice"))
                             .at(self.source(key.line, key.column))
@@ -551,6 +584,22 @@ impl Builder {
         let (line, column) = slot.key.filter(|key| key.0 < own.0).unwrap_or(own);
         self.positions.push((slot.pointer, line, column));
     }
+}
+
+/// A foreign text for use in a message: at most 60 characters, control characters escaped.
+pub(crate) fn shorten(text: &str) -> String {
+    let mut short: String = text.chars().take(60).flat_map(char::escape_debug).collect();
+    // Within backticks quotes need no escape.
+    short = short.replace("\\'", "'").replace("\\\"", "\"");
+    if text.chars().nth(60).is_some() {
+        short.push('…');
+    }
+    short
+}
+
+/// A line or column number; files are far smaller than 4 GiB.
+pub(crate) fn number(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
