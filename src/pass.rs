@@ -7,7 +7,7 @@ use crate::kind::cluster;
 use crate::kind::host::{HostSpec, parse_uri};
 use crate::kind::virtual_machine::questions;
 use crate::kind::{Desired, Resources};
-use crate::observed::{ClusterQuestions, Observed, Questions};
+use crate::observed::{Observed, Questions};
 use crate::plan::{BackOff, Plan, PlanInput, PlanOptions, plan};
 use crate::provider::simulator::World;
 use crate::provider::{Actor, ClusterObserver, Observer, ReadFleet, TellChange, WriteFleet, kubernetes, libvirt};
@@ -208,7 +208,7 @@ impl Engine {
             fleet.ask(questions, &mut observed, self.powers.observe_deadline).await;
         }
         for _ in 0..ROUNDS {
-            let questions = cluster_questions(resources, &observed);
+            let questions = cluster::questions(resources, &observed);
             if questions.is_empty() {
                 break;
             }
@@ -306,16 +306,10 @@ impl Engine {
 
 /// The clusters that the manifests declare, with what Drover has to be allowed there.
 fn clusters(resources: &Resources) -> BTreeMap<String, kubernetes::Declared> {
-    let declared = resources.clusters.iter().map(|(name, manifest)| {
-        let (spec, rights) = (manifest.spec.clone(), cluster::rights(manifest, resources));
-        (name.clone(), kubernetes::Declared { spec, rights })
-    });
-    declared.collect()
-}
-
-/// What the manifests make it necessary to ask clusters.
-fn cluster_questions(_resources: &Resources, _observed: &Observed) -> ClusterQuestions {
-    ClusterQuestions::new()
+    let specs = cluster::in_force(resources);
+    let rights: BTreeMap<String, _> = specs.keys().map(|name| (name.clone(), cluster::rights(name, &specs))).collect();
+    let declared = specs.into_iter().zip(rights.into_values());
+    declared.map(|((name, spec), rights)| (name, kubernetes::Declared { spec, rights })).collect()
 }
 
 /// The limits that the manifests set.
