@@ -9,6 +9,7 @@
 //!   OperatorGroups, bundles that do not unpack, installations that fail.
 //! - [`operator`]: MigrationController → namespace objects, workloads and the host MigCluster; modern (with OADP) and
 //!   legacy (without, and without status); required variables; what goes when the MigrationController goes.
+//! - [`tokens`]: Kubernetes' own token controller.
 //! - [`controller`]: MigCluster (really calls the cluster with the token of its Secret) and MigStorage.
 //!
 //! It does not: run any pod (Deployments get the status of a running one; [`Behaviour::no_pods`] leaves it out), touch an object
@@ -27,6 +28,7 @@ pub mod controller;
 pub mod olm;
 pub mod operator;
 mod tests;
+pub mod tokens;
 
 use crate::controlplane::{Kubeconfig, Server};
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, PostParams};
@@ -182,6 +184,7 @@ async fn round(
     controller: Option<&mut controller::Controller>,
 ) -> Result<(), Stop> {
     hand.rounds.fetch_add(1, Ordering::Relaxed);
+    tokens::round(hand).await?;
     if olm {
         olm::round(hand).await?;
     }

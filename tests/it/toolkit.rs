@@ -53,7 +53,7 @@ impl Ocp {
         api.create(&PostParams::default(), &version).await.unwrap();
         let time = "2026-01-01T00:00:00Z";
         let status = json!({
-            "desired": {"version": release, "image": "i"}, "observedGeneration": 1, "versionHash": "h", "availableUpdates": null,
+            "desired": {"version": release, "image": "i"}, "observedGeneration": 1, "versionHash": "h", "availableUpdates": [],
             "history": [{"state": "Completed", "version": release, "image": "i", "startedTime": time,
                          "completionTime": time, "verified": true}],
         });
@@ -76,12 +76,13 @@ impl Ocp {
 
     pub async fn patch(&self, kind: Kind, name: &str, patch: Value) {
         let api = kind.within(&self.client, NAMESPACE);
-        api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+        let as_people = PatchParams { field_manager: Some("kubectl-edit".into()), ..PatchParams::default() };
+        api.patch(name, &as_people, &Patch::Merge(patch)).await.unwrap();
     }
 
     /// Creates what a text of YAML documents has, as `kubectl create -f -` does.
     pub async fn create_all(&self, text: &str) {
-        for document in text.split("---\n").filter(|d| !d.trim().is_empty()) {
+        for document in text.split("---\n").filter(|d| d.contains("kind:")) {
             let object: DynamicObject = serde_yaml::from_str(document).unwrap_or_else(|e| panic!("{e}: {document}"));
             let types = object.types.clone().unwrap();
             let gvk = kube::api::GroupVersionKind::try_from(&types).unwrap();
@@ -299,7 +300,7 @@ async fn the_legacy_operator_comes_from_its_files() {
 /// A remote cluster on the control cluster: its token, its MigCluster, Ready; then its token is made anew.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_remote_cluster_is_registered_on_the_control_cluster() {
-    let (Some(control), Some(remote)) = (Ocp::new("ctl", "4.10.21").await, Ocp::new("src", "4.9.0").await) else {
+    let (Some(control), Some(remote)) = (Ocp::new("ctl", "4.10.21").await, Ocp::new("src", "4.11.3").await) else {
         return;
     };
     let _near = StandIn::of(&control.server).olm().operator(Release::Modern).controller().start();
@@ -336,7 +337,7 @@ async fn proxies_endpoints_and_groups_are_variables_of_the_controller() {
             "  role: Control\n  migrationToolkit:\n    install: OLM\n    channel: release-v1.8\n    controller:\n      \
              stunnelTcpProxy: {secretRef: {env: DROVER_SECRET_STUNNEL}}\n      httpProxy: http://proxy.example.com:3128\n      \
              noProxy: [.example.com, 10.0.0.0/16]\n      rsyncEndpointType: ClusterIP\n      \
-             srcSupplementalGroups: [1000, 2000]\n      targetSupplementalGroups: [2000, 3000]\n",
+             sourceSupplementalGroups: [1000, 2000]\n      targetSupplementalGroups: [2000, 3000]\n",
         ),
     );
     repo.apply().await;
@@ -368,7 +369,10 @@ async fn the_printed_rights_are_enough_and_a_missing_one_is_a_precheck() {
     let Some(ocp) = Ocp::new("least", "4.10.21").await else { return };
     let _players = StandIn::of(&ocp.server).olm().operator(Release::Modern).controller().start();
     let mut repo = Repo::new();
-    let manifest = cluster("least", "  role: Control\n  platform: openshift-4.10\n  migrationToolkit: {install: OLM, channel: release-v1.8}\n");
+    let manifest = cluster(
+        "least",
+        "  role: Control\n  platform: openshift-4.10\n  migrationToolkit: {install: OLM, channel: release-v1.8}\n",
+    );
     repo.write("least.yaml", &manifest);
     let (code, printed) = repo.run(&["rbac", "cluster", "least", "fleet"]).await;
     assert_eq!(code, 0, "{printed}");
@@ -384,7 +388,8 @@ async fn the_printed_rights_are_enough_and_a_missing_one_is_a_precheck() {
         rule["resources"].as_array_mut().unwrap().retain(|r| r != "subscriptions");
     }
     let put = |rules: Value| json!({"rules": rules});
-    let cut = put(cut.data["rules"].as_array().unwrap().iter().filter(|r| r["resources"] != json!([])).cloned().collect());
+    let cut =
+        put(cut.data["rules"].as_array().unwrap().iter().filter(|r| r["resources"] != json!([])).cloned().collect());
     role.patch("drover", &PatchParams::default(), &Patch::Merge(cut)).await.unwrap();
     let (code, text) = repo.plan().await;
     assert!(text.contains("subscriptions") && text.contains("drover rbac cluster least"), "{code}: {text}");
@@ -409,7 +414,11 @@ async fn a_cluster_that_is_down_holds_nobody_else_up() {
     repo.write("up.yaml", &cluster("up", &format!("  role: Control\n{toolkit}")));
     repo.write("down.yaml", &cluster("down", toolkit));
     for pause in [false, true] {
-        if pause { down.server.restart() } else { down.server.kill() }
+        if pause {
+            down.server.restart()
+        } else {
+            down.server.kill()
+        }
         if pause {
             down.server.pause();
         }
@@ -436,7 +445,10 @@ async fn an_installation_that_is_cut_off_is_finished_by_the_next_run() {
     let players = StandIn::of(&ocp.server).olm().operator(Release::Modern).controller().start();
     let mut repo = Repo::new();
     repo.admin("CUT", &ocp.server);
-    repo.write("cut.yaml", &cluster("cut", "  role: Control\n  migrationToolkit: {install: OLM, channel: release-v1.8}\n"));
+    repo.write(
+        "cut.yaml",
+        &cluster("cut", "  role: Control\n  migrationToolkit: {install: OLM, channel: release-v1.8}\n"),
+    );
     players.behave(|b| b.pace = std::time::Duration::from_millis(400));
     let start = || {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_drover"));
