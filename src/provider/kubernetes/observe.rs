@@ -134,7 +134,8 @@ async fn one(
         during: &during,
         path: collection(api_version, &resource.plural, namespace),
         labels: read.selector(),
-        metadata_only: marks.is_some(),
+        // A definition is large, and its name is all that is of interest.
+        metadata_only: marks.is_some() && read.kind == "CustomResourceDefinition",
     };
     let listed = listing.each(connection, deadline, |value| {
         let name = value["metadata"]["name"].as_str().unwrap_or_default();
