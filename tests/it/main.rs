@@ -9,6 +9,7 @@
 
 mod architecture;
 mod cli;
+mod cluster;
 mod controlplane;
 mod daemon;
 mod examples;

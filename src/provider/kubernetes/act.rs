@@ -177,7 +177,7 @@ async fn look_apply(
         }
         // It may be made by a step of this plan, and a dry run of a kind or in a namespace that is not there yet says nothing.
         Err(fault) if matches!(fault.kind, FaultKind::NotFound | FaultKind::NotServed) && there.is_none() => {
-            return Err(Fault { kind: FaultKind::Conflict, ..fault }.into_act());
+            return Err(ActError { transient: true, ..fault.into_act() });
         }
         Err(fault) if fault.why.contains("does not support dry run") => return Ok(Look::Ready),
         Err(fault) => return Err(fault.into_act()),

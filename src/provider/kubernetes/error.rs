@@ -229,7 +229,10 @@ fn chain(error: &dyn StdError) -> String {
 fn sort(why: &str) -> FaultKind {
     let lower = why.to_ascii_lowercase();
     let has = |signs: &[&str]| signs.iter().any(|s| lower.contains(s));
-    if has(&["certificate", "tls", "handshake", "alert"]) {
+    // An end that came too early says nothing of who is at the other one.
+    if has(&["close_notify", "unexpected eof", "unexpected-eof", "connection reset", "broken pipe"]) {
+        FaultKind::Connection
+    } else if has(&["certificate", "tls", "handshake", "alert"]) {
         FaultKind::Tls
     } else if has(&["timed out", "timeout", "deadline"]) {
         FaultKind::Timeout
@@ -357,11 +360,16 @@ mod tests {
             ("client error (Connect): invalid peer certificate: Expired", FaultKind::Tls, "certificate ended"),
             ("invalid peer certificate: UnknownIssuer", FaultKind::Tls, "x509"),
             ("invalid peer certificate: certificate not valid for name \"x\"", FaultKind::Tls, "tlsServerName"),
+            (
+                "connection error: peer closed connection without sending TLS close_notify: unexpected-eof",
+                FaultKind::Connection,
+                "",
+            ),
             ("tcp connect error: Connection refused (os error 111)", FaultKind::Connection, "nothing listens"),
             ("dns error: failed to lookup address information", FaultKind::Connection, "name servers"),
         ] {
             assert_eq!(sort(why), kind, "{why}");
-            assert!(way_hint(kind, why, "ocp4").unwrap().contains(hint), "{why}");
+            assert!(way_hint(kind, why, "ocp4").unwrap_or_default().contains(hint), "{why}");
         }
     }
 }

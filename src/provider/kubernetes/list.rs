@@ -17,8 +17,10 @@ const ANEW: u32 = 3;
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Page {
+    /// `NamespaceList`: an answer that is something else is no empty list.
+    kind: String,
     metadata: PageMetadata,
-    /// None where the answer is no list at all.
+    /// Also null where there are none.
     items: Option<Vec<Value>>,
 }
 
@@ -89,7 +91,10 @@ impl Listing<'_> {
         let (mut found, mut continued, mut seen) = (Vec::new(), String::new(), 0usize);
         loop {
             let page: Page = connection.ask(self.ask(PAGE, &continued), deadline).await?.value;
-            let items = page.items.ok_or_else(|| odd("the answer is no list"))?;
+            if !page.kind.ends_with("List") {
+                return Err(odd("the answer is no list"));
+            }
+            let items = page.items.unwrap_or_default();
             seen += items.len();
             if seen > MOST {
                 return Err(odd(&format!("there are more than {MOST} of them")));
@@ -114,6 +119,9 @@ impl Listing<'_> {
     /// How many objects there are, without reading them. None where the server does not say.
     pub async fn count(&self, connection: &Connection, deadline: Instant) -> Result<Option<u64>, Fault> {
         let page: Page = connection.ask(self.ask(1, ""), deadline).await?.value;
+        if !page.kind.ends_with("List") {
+            return Ok(None);
+        }
         let here = page.items.map_or(0, |i| i.len() as u64);
         Ok(match (page.metadata.continued.is_empty(), page.metadata.remaining_item_count) {
             (true, _) => Some(here),
