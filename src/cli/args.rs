@@ -232,6 +232,20 @@ pub struct ImportArgs {
 pub enum Importable {
     /// Hosts: their storage pools and their machines. Nothing on the hosts is changed, and the plan afterwards is empty.
     Host(ImportHostArgs),
+    /// A cluster on which the Migration Toolkit for Containers was installed by other hands: the manifest that says what is
+    /// there. Nothing on the cluster is changed, and the plan afterwards is empty.
+    Cluster(ImportClusterArgs),
+}
+
+/// `drover import cluster`
+#[derive(Debug, Args)]
+pub struct ImportClusterArgs {
+    /// The Cluster's name in the manifests, which say how it is reached.
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// Where the manifests are.
+    #[command(flatten)]
+    pub source: SourceArgs,
 }
 
 /// `drover rbac`

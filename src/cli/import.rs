@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 pub fn run(args: &ImportArgs, global: &Global, out: &mut Output) -> Result<Exit, CliError> {
     match &args.what {
         Importable::Host(args) => host(args, global, out),
+        Importable::Cluster(args) => super::import_cluster::run(args, global, out),
     }
 }
 

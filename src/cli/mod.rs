@@ -14,6 +14,7 @@ mod fetch;
 mod history;
 mod hosts;
 mod import;
+mod import_cluster;
 mod manifests;
 mod migrate;
 mod observe;

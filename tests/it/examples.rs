@@ -57,8 +57,11 @@ const GITLAB: &[&str] = &["sh", "-e", "-c"];
 
 #[test]
 fn every_example_is_valid_without_a_warning() {
-    for name in ["quickstart", "simulator", "evacuation", "migrations", "shared-storage"] {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name);
+    let sections = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/clusters")).unwrap();
+    let sections = sections.map(|e| format!("clusters/{}", e.unwrap().file_name().into_string().unwrap()));
+    let others = ["quickstart", "simulator", "evacuation", "migrations", "shared-storage"].map(str::to_owned);
+    for name in others.into_iter().chain(sections) {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(&name);
         let tree = drover::source::folder::FolderTree::open(&folder).unwrap();
         let loaded = drover::load::load(&tree, drover::model::Revision::default(), &drover::load::Limits::default());
         assert!(loaded.desired.is_some() && loaded.findings.is_empty(), "{name}: {:#?}", loaded.findings);

@@ -14,6 +14,7 @@ mod controlplane;
 mod daemon;
 mod examples;
 mod git;
+mod guide;
 mod lab;
 mod libvirt;
 mod load;

@@ -537,3 +537,71 @@ fn an_observation_is_three_tables_and_says_what_could_not_be_read() {
     table::observed(&mut out, &observed, Paint(false)).unwrap();
     insta::assert_snapshot!(String::from_utf8(out).unwrap());
 }
+
+/// The plan of an example of clusters, from a reading by hand.
+fn example_of_clusters(name: &str, states: &[(&str, drover::observed::ClusterState)]) -> Plan {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/clusters").join(name);
+    let tree = drover::source::folder::FolderTree::open(&folder).unwrap();
+    let revision = Revision { path: "fleet".into(), ..Revision::default() };
+    let loaded = drover::load::load(&tree, revision, &drover::load::Limits::default());
+    let now = "2026-11-22T07:00:00Z".parse().unwrap();
+    let mut observed = Observed::empty(now);
+    for (cluster, state) in states {
+        observed.clusters.insert((*cluster).into(), Reading::Present(state.clone()));
+    }
+    let desired = loaded.desired.unwrap();
+    let options = drover::plan::PlanOptions::default();
+    drover::plan::plan(&drover::plan::PlanInput { desired: &desired, observed: &observed, now, options })
+}
+
+fn cluster_state(platform: &str) -> drover::observed::ClusterState {
+    let namespace = |uid: &str| drover::observed::NamespaceState { uid: uid.into(), ..Default::default() };
+    drover::observed::ClusterState {
+        uid: "1f6e".into(),
+        server: "https://api.ocp4.example.com:6443".into(),
+        platform: platform.into(),
+        namespaces: [("kube-system".to_owned(), namespace("1f6e")), ("openshift-config".to_owned(), namespace("2a"))]
+            .into(),
+        ..Default::default()
+    }
+}
+
+#[test]
+fn installing_on_a_cluster_reads_well() {
+    let plan = example_of_clusters("3.3-operator-by-olm", &[("ocp4", cluster_state("openshift-4.10"))]);
+    insta::assert_snapshot!("text_of_an_installation", as_text(&plan, text::Options::default()));
+    insta::assert_snapshot!("markdown_of_an_installation", markdown::render(&plan));
+    let step = &serde_json::to_value(&plan).unwrap()["steps"][2];
+    insta::assert_snapshot!("json_of_an_apply", serde_json::to_string_pretty(step).unwrap());
+}
+
+#[test]
+fn uninstalling_lists_what_is_lost() {
+    let mut state = cluster_state("openshift-4.10");
+    let ours: std::collections::BTreeMap<String, String> =
+        [("drover.dev/fleet".into(), "default".into()), ("drover.dev/owner".into(), "Cluster.ocp4".into())].into();
+    let namespace = drover::observed::NamespaceState { uid: "3b".into(), labels: ours, ..Default::default() };
+    state.namespaces.insert("openshift-migration".into(), namespace);
+    let object = |api: &str, kind: &str, name: &str, value: Value| drover::observed::ObjectState {
+        id: drover::model::ObjectRef::new(api, kind, "openshift-migration", name),
+        uid: format!("uid-{name}"),
+        resource_version: "1".into(),
+        deleting: false,
+        finalizers: Vec::new(),
+        managers: Default::default(),
+        value,
+    };
+    let mtc = "migration.openshift.io/v1alpha1";
+    state.objects = vec![
+        object("apps/v1", "Deployment", "migration-controller", json!({})),
+        object(mtc, "MigPlan", "shop", json!({"spec": {"namespaces": ["shop"]}})),
+        object(mtc, "MigrationController", "migration-controller", json!({"spec": {"migration_controller": true}})),
+    ];
+    state.objects.sort_by(|a, b| a.id.cmp(&b.id));
+    for (name, instances) in [("migplans.migration.openshift.io", 1), ("backups.velero.io", 12)] {
+        let crd = drover::observed::CrdState { uid: name.into(), established: true, instances: Some(instances) };
+        state.crds.insert(name.into(), crd);
+    }
+    let plan = example_of_clusters("3.6-uninstall", &[("ocp4", state)]);
+    insta::assert_snapshot!("text_of_an_uninstallation", as_text(&plan, text::Options::default()));
+}

@@ -86,11 +86,13 @@ impl<'a> Chain<'a> {
         self.note(&compared, want, &shown, out);
         let verb = if want.create_only { "create" } else { "apply" };
         let mut step =
-            self.step(want.action(), format!("{verb} {} on {}", want.id, want.cluster), why(&compared, want, &shown));
+            self.step(want.action(), format!("{verb} {} on {}", want.id, want.cluster), why(&compared, want));
         step.blocked_by.extend(blocks);
-        if compared.exists {
-            step.undo = Some("put the manifest back as it was".into());
-        }
+        step.undo = Some(match (compared.exists, want.id.kind.as_str()) {
+            (true, _) => "put the manifest back as it was".into(),
+            (false, "NetworkPolicy") => "take its namespace out of the manifest".into(),
+            (false, _) => "uninstall it: `install: None` with `prune: true`".into(),
+        });
         self.push(step);
         true
     }
@@ -176,7 +178,9 @@ impl<'a> Chain<'a> {
         };
         let summary = format!("wait until {id} on {cluster} {what}");
         let action = ClusterAction::AwaitObject { cluster: cluster.into(), id: id.clone(), until, timeout_millis };
-        self.step(action, summary, why)
+        let mut step = self.step(action, summary, why);
+        step.undo = Some("it changes nothing".into());
+        step
     }
 
     /// Waits, where something was done before, or is done after and this is not so yet.
@@ -218,9 +222,9 @@ const MOST_FIELDS: usize = 40;
 /// How long something that is deleted may take to go.
 pub(super) const GONE: u64 = 10 * 60_000;
 
-fn why(compared: &Compared, want: &Want, shown: &str) -> String {
+fn why(compared: &Compared, want: &Want) -> String {
     if !compared.exists {
-        return format!("{} has no {shown}", want.cluster);
+        return format!("{} has no {}", want.cluster, want.id);
     }
     let fields: Vec<&str> = compared.changes.iter().map(|c| c.path.as_str()).collect();
     match fields.as_slice() {

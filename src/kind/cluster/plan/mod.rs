@@ -22,9 +22,10 @@ pub use sweep::sweep;
 use super::ClusterSpec;
 use crate::finding::{Code, Finding};
 use crate::kind::Resources;
+use crate::kind::settings::Drift;
 use crate::model::Manifest;
 use crate::observed::{ClusterQuestions, ClusterState, Observed};
-use crate::plan::{Context, Drafts, Health, Sync};
+use crate::plan::{Context, Drafts, Health, Operation, Sync};
 use scene::{Scene, find};
 
 /// Drafts what brings a cluster to what its manifest says.
@@ -43,6 +44,7 @@ pub fn draft(m: &Manifest<ClusterSpec>, ctx: &Context<'_>, out: &mut Drafts) {
     };
     let site = Site { m, state, scene };
     let blocks = check::check(&site, ctx, out);
+    let mark = out.mark();
     match remove::is_leaving(&site, ctx, out) {
         true => remove::draft(&site, &blocks, out),
         false => {
@@ -50,6 +52,13 @@ pub fn draft(m: &Manifest<ClusterSpec>, ctx: &Context<'_>, out: &mut Drafts) {
             register::draft(&site, &blocks, out);
             network::draft(&site, &blocks, out);
         }
+    }
+    if ctx.settings.drift == Drift::Report && ctx.options.is_drift(&m.id()) && !out.since(mark).is_empty() {
+        out.take_back(mark);
+        out.report(&m.id(), None).operation = Operation::None;
+        out.finding(Finding::new(Code::Drift, format!("`{}` was changed by hand", m.name())).of(m, "spec").hint(
+            "`drift` in Settings says `Report`, so it stays as it is; a new commit of its manifest puts it right",
+        ));
     }
     health::tell(&site, out);
 }

@@ -340,7 +340,6 @@ fn definitions(site: &Site<'_>, chain: &mut Chain<'_>, blocks: &mut Vec<Block>, 
                 });
             }
             chain.delete_uid(name, &id, &crd.uid, why);
-            chain.wait(name, &id, Until::Gone, GONE, false, "the next one goes once it is gone");
         }
     }
     for kind in ["ClusterRole", "ClusterRoleBinding"] {

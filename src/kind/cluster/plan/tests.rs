@@ -71,8 +71,12 @@ impl World {
     }
 
     fn plan_from(&self, observed: &Observed) -> Plan {
+        self.plan_with(observed, PlanOptions::default())
+    }
+
+    fn plan_with(&self, observed: &Observed, options: PlanOptions) -> Plan {
         let desired = Desired { revision: Revision::default(), resources: self.resources.clone() };
-        plan(&PlanInput { desired: &desired, observed, now: now(), options: PlanOptions::default() })
+        plan(&PlanInput { desired: &desired, observed, now: now(), options })
     }
 
     fn plan(&self) -> Plan {

@@ -257,3 +257,20 @@ fn another_fleets_cluster_is_left_alone() {
     assert_eq!(plan.runnable().count(), 0, "{:#?}", steps(&plan));
     assert!(plan.findings.iter().any(|f| f.code == Code::NotOwned), "{:#?}", plan.findings);
 }
+
+#[test]
+fn drift_is_corrected_or_only_reported() {
+    let mut world = hub();
+    world.converge();
+    let id =
+        ObjectRef::new("migration.openshift.io/v1alpha1", "MigrationController", NAMESPACE, "migration-controller");
+    let spec = world.fake.on("hub").objects.get_mut(&id).unwrap();
+    spec.value["spec"].as_object_mut().unwrap().remove("migration_velero");
+    let options = crate::plan::PlanOptions { drift_only: true, ..Default::default() };
+    let plan = world.plan_with(&world.look(), options.clone());
+    assert_eq!(steps(&plan)[0], "apply MigrationController openshift-migration/migration-controller on hub");
+    world.settings("{drift: Report}");
+    let plan = world.plan_with(&world.look(), options);
+    assert_eq!((steps(&plan), plan.resources[0].sync), (Vec::new(), Sync::OutOfSync));
+    assert!(finding(&plan, Code::Drift).message.contains("changed by hand"));
+}
