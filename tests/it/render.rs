@@ -216,7 +216,7 @@ fn evacuation() -> Plan {
         plan.resources.push(moved);
         let mut step = migrate(&format!("s{n}"), name, "kvm-a", to);
         // From a cache that is small to a database that writes a lot.
-        let bytes = u64::from(n) * 640 << 20;
+        let bytes = (u64::from(n) * 640) << 20;
         step.estimate = Estimate { seconds: 1.5 + f64::from(n) * 2.5, downtime_millis: 110, bytes, ..step.estimate };
         step.why = format!("`kvm-a` is being emptied; `{to}` was chosen of 2 hosts that fit");
         step.checks = vec![
