@@ -152,6 +152,12 @@ impl Engine {
         self.read(&self.readers(resources), resources, rebalance).await
     }
 
+    /// The same through the connections by which [`Engine::carry_out`] changes hosts: for who will, right after, and to whom
+    /// connecting anew would cost more than reading.
+    pub async fn observe_to_act(&self, resources: &Resources, rebalance: bool) -> Observed {
+        self.read(&self.writers(resources).read(), resources, rebalance).await
+    }
+
     async fn read(&self, fleet: &ReadFleet, resources: &Resources, rebalance: bool) -> Observed {
         let mut observed = fleet.observe(Timestamp::now(), self.powers.observe_deadline).await;
         // An answer can make another host the right one for a machine, of which other things are asked then.
@@ -212,7 +218,7 @@ impl Engine {
         events: Events,
         stop: Stop,
     ) -> Result<PassResult, ExecuteError> {
-        let observed = self.read(&self.writers(&desired.resources).read(), &desired.resources, options.rebalance).await;
+        let observed = self.observe_to_act(&desired.resources, options.rebalance).await;
         let plan = self.plan(desired, &observed, options);
         let report = if plan.runnable().next().is_some() {
             self.carry_out(desired, &plan, journal, events, stop).await?

@@ -42,7 +42,7 @@ impl Fleet<'_> {
                  uri: qemu+ssh://root@kvm-{name}/system\n  maintenance: {maintenance}\n---\n"
             )
         };
-        let settings = "apiVersion: drover/v1alpha1\nkind: Settings\nmetadata: {name: bench}\n";
+        let settings = "apiVersion: drover/v1alpha1\nkind: Settings\nmetadata: {name: bench}\nspec: {}\n";
         fs::write(self.folder.join("fleet/hosts.yaml"), host("a") + &host("b") + settings).unwrap();
     }
 

@@ -76,7 +76,7 @@ pub(super) fn work(
     options.under_way = under_way(&found);
     options.past_moves = journal.past_moves(PAST_MOVES).unwrap_or_default();
     let planned = || {
-        let plan = engine.plan(desired, &engine.observe_for(desired, &options), options.clone());
+        let plan = engine.plan(desired, &engine.observe_to_act(desired, &options), options.clone());
         match way.only {
             Some(id) => plan.only(id),
             None => plan,
@@ -132,7 +132,8 @@ pub(super) fn tidy(desired: &Desired, config: &Config, id: &ResourceId) -> Resul
             .map_err(|e| CliError::failed("the journal cannot be used").caused_by(e))?,
     );
     let engine = Engine::new(config)?;
-    let plan = engine.plan(desired, &engine.observe(desired), PlanOptions::default()).only(id);
+    let plan =
+        engine.plan(desired, &engine.observe_to_act(desired, &PlanOptions::default()), PlanOptions::default()).only(id);
     if plan.runnable().next().is_some() {
         engine.carry_out(desired, &plan, journal, Arc::new(|_| {}), |_| {})?;
     }

@@ -157,6 +157,11 @@ impl Engine {
         self.block_on(self.inner.observe(&desired.resources, options.rebalance))
     }
 
+    /// Reads every host for a plan with these options that is to be carried out.
+    pub fn observe_to_act(&self, desired: &Desired, options: &PlanOptions) -> Observed {
+        self.block_on(self.inner.observe_to_act(&desired.resources, options.rebalance))
+    }
+
     /// Asks hosts that were read for more.
     pub fn ask(&self, desired: &Desired, questions: Questions, observed: &mut Observed) {
         self.block_on(self.inner.ask(&desired.resources, questions, observed));

@@ -80,6 +80,7 @@ codes! {
     D0416 Info Imported: "What an import could not put into fields.",
     D0417 Warning BaselineUnknown: "The CPU that is common to a machine's hosts is not known.",
     D0418 Warning AfterMove: "A machine that has moved does not show that all is well with it.",
+    D0419 Error StorageInUse: "A machine is not started, because another one that runs writes to one of its disks.",
     D0420 Info Evacuation: "A host is being emptied: how many machines will move, and who cannot.",
     D0430 Info StorageAccess: "A host needs a setting for network storage that cannot be read through libvirt.",
     D0501 Error GuardRail: "A step is held back by a guard rail of Settings.",

@@ -216,7 +216,7 @@ pub struct PastMove {
 pub fn words(figures: &PastMove) -> String {
     let m = &figures.measured;
     let was = |low: String, high: String| format!(" (predicted {low} to {high})");
-    let size = |bytes: u64| Bytes(bytes >> 20 << 20);
+    let size = |bytes: u64| Bytes(if bytes < 1 << 20 { bytes >> 10 << 10 } else { bytes >> 20 << 20 });
     let [mut time, mut sent, mut pause] = [const { String::new() }; 3];
     if let Some(p) = &figures.predicted {
         time = was(p.seconds.low.to_string(), p.seconds.high.to_string());
@@ -440,7 +440,10 @@ impl History {
                 continue;
             }
             let rate = float(measured.bytes) / (measured.seconds - SETUP.likely).max(measured.seconds / 4.0);
-            if float(predicted.ceiling) >= unlimited * 0.9 || terms.limit.is_none() && rate > unlimited {
+            // A short move may have sent as fast as the link carries and have spent its time on the rest: it says nothing slower.
+            let at_most = float(measured.bytes) / (measured.seconds - SETUP.high).max(0.0);
+            let tells = rate >= unlimited || at_most < unlimited;
+            if tells && (float(predicted.ceiling) >= unlimited * 0.9 || terms.limit.is_none() && rate > unlimited) {
                 rates.push(rate);
             }
             if predicted.bytes.likely > 0 && predicted.convergence != Convergence::Never {

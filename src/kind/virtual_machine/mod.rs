@@ -25,6 +25,7 @@ mod survey;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+mod writers;
 
 pub use baseline::custom_cpu;
 pub use compare::{Difference, compare};

@@ -15,6 +15,7 @@
 
 use super::identity;
 use super::place::{self, Places};
+use super::writers::Writers;
 use super::{PowerState, VirtualMachineSpec, footprint};
 use crate::kind::Resources;
 use crate::kind::virtual_machine_migration::Moves;
@@ -110,6 +111,8 @@ pub struct Survey {
     moves: Moves,
     /// For [`Survey::staying_vcpus`].
     staying: OnceLock<BTreeMap<String, u64>>,
+    /// For [`Survey::writers`].
+    writers: OnceLock<Writers>,
 }
 
 impl Survey {
@@ -139,6 +142,11 @@ impl Survey {
             sums
         });
         staying.get(host).copied().unwrap_or_default()
+    }
+
+    /// Who writes to which storage; looked up once, and only where something is to be started.
+    pub(super) fn writers(&self, observed: &Observed) -> &Writers {
+        self.writers.get_or_init(|| Writers::new(observed))
     }
 
     /// Looks for every machine on every host, and chooses hosts for those with `placement`. `rebalance`: machines that

@@ -149,6 +149,18 @@ fn earlier_moves_of_the_machine_narrow_the_next_prediction() {
 }
 
 #[test]
+fn a_move_that_had_next_to_nothing_to_send_says_nothing_of_the_link() {
+    let first = predict(&quiet(), &terms(), &[]);
+    let past = [PastMove {
+        predicted: Some(first),
+        measured: Measured { seconds: 0.8, bytes: M / 8, downtime_millis: 30, passes: 2 },
+    }];
+    let next = predict(&quiet(), &terms(), &past);
+    assert_eq!((next.bandwidth, next.convergence), (first.bandwidth, Convergence::Converges));
+    assert!(next.seconds.high <= first.seconds.high && next.bytes.high <= first.bytes.high, "{first:?} {next:?}");
+}
+
+#[test]
 fn a_bandwidth_that_was_seen_under_a_lower_limit_says_nothing_of_the_link() {
     let slow = Terms { limit: Some(10 * M), ..terms() };
     let predicted = Some(predict(&quiet(), &slow, &[]));

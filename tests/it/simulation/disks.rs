@@ -10,11 +10,12 @@ use drover::kind::storage_pool::{PoolSource, PoolType};
 use drover::kind::virtual_machine::{Disk, DiskFormat, PowerState, VirtualMachineSpec};
 use drover::kind::{Resources, orders};
 use drover::model::{Bytes, Rate};
-use drover::observed::OwnedVolume;
+use drover::observed::{OwnedVolume, RunState};
 use drover::plan::{Disruption, Effect, Plan};
 use drover::provider::simulator::World;
 use std::sync::Arc;
 use std::time::Duration;
+use uuid::Uuid;
 
 /// One machine with a root disk in a pool, on a host.
 fn wish(host: &str, pool: &str, size: u64) -> Resources {
@@ -106,6 +107,46 @@ fn the_policy_deletes_what_a_disk_leaves_behind() {
         assert!(has(&world, "a", "shared") && !has(&world, "a", "local"));
         let mark = world.find(id("web"))[0].1.owner.clone().unwrap();
         assert_eq!(mark.volumes, [OwnedVolume { pool: "shared".into(), volume: "web-root.qcow2".into() }]);
+    });
+}
+
+/// Somebody's own domain has the image: two guests that write to it would destroy it.
+#[test]
+fn a_machine_is_not_started_on_an_image_that_another_guest_writes_to() {
+    paused(async {
+        for (pool, host, is_in_use) in [("local", "a", true), ("shared", "b", true), ("local", "b", false)] {
+            let (world, journal) = (world(), journal());
+            converge(&world, &desired(wish("a", pool, 1 << 30)), &journal).await.unwrap();
+            let by_hand = |state: RunState| {
+                world.edit("a", |h| {
+                    let domain = &mut h.domains[0];
+                    let own = id("web").to_string();
+                    let other = |xml: &mut Option<String>| {
+                        if let Some(xml) = xml {
+                            *xml = xml.replace(&own, "0bad0bad-0000-4000-8000-000000000000").replace(">web<", ">mine<");
+                        }
+                    };
+                    (domain.uuid, domain.name, domain.owner) = (Uuid::from_u128(7), "mine".into(), None);
+                    domain.state = state;
+                    other(&mut domain.live_xml);
+                    other(&mut domain.persistent_xml);
+                });
+            };
+            by_hand(RunState::Running);
+            let wanted = desired(wish(host, pool, 1 << 30));
+            let plan = plan_for(&world, &wanted, &[]).await;
+            let start = plan.steps.iter().find(|s| s.action.name() == "StartDomain").unwrap();
+            let blocks: Vec<_> = start.blocked_by.iter().map(|b| (b.code, b.reason.as_str())).collect();
+            if !is_in_use {
+                assert_eq!(blocks, [], "{pool} {host}");
+                continue;
+            }
+            let [(Code::StorageInUse, reason)] = blocks[..] else { panic!("{pool} {host}: {blocks:?}") };
+            assert!(reason.starts_with("`mine` on `a` runs and writes to its disk /"), "{reason}");
+            by_hand(RunState::Off);
+            let plan = plan_for(&world, &wanted, &[]).await;
+            assert!(plan.steps.iter().all(|s| !s.is_blocked()), "{}", steps(&plan));
+        }
     });
 }
 

@@ -61,7 +61,7 @@ impl<'a> Draft<'a> {
             }
         };
         let mut define = self.step(
-            MachineAction::DefineDomain { host: host.into(), name: name.into(), uuid, xml },
+            MachineAction::DefineDomain { host: host.into(), name: name.into(), uuid, xml: xml.clone() },
             format!("define {} on {host}", self.m.name()),
             match self.ctx.survey.reason(self.m.name()) {
                 Some(why) => format!("no host that could be read has it; {why}"),
@@ -85,6 +85,7 @@ impl<'a> Draft<'a> {
             );
             start.disruption = Disruption::None;
             start.load = self.load(host, None);
+            start.blocked_by.extend(self.disk_in_use(host, uuid, &xml));
             chain.push(start, out);
         }
     }

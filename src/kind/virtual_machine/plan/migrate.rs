@@ -2,6 +2,7 @@
 
 use super::super::precheck::{self, Move, Prechecked};
 use super::super::survey::{Copy, Located, Target};
+use super::super::writers::definition;
 use super::super::{PowerState, RestartPolicy, VirtualMachineSpec};
 use super::errand::{Errand, temporary_blocks};
 use super::{Chain, Draft, Here, MIGRATION, place};
@@ -173,11 +174,15 @@ impl<'a> Draft<'a> {
             MachineAction::StartDomain { .. } => "start",
             _ => "resume",
         };
-        let step = self.step(
+        let starts = matches!(action, MachineAction::StartDomain { .. });
+        let mut step = self.step(
             action,
             format!("{verb} {} on {target}", self.m.name()),
             format!("`powerState` is {:?}", self.m.spec.power_state),
         );
+        if starts {
+            step.blocked_by.extend(self.disk_in_use(target, uuid, definition(here.domain)));
+        }
         chain.push(step, out);
     }
 

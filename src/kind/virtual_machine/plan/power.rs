@@ -1,5 +1,6 @@
 //! What a machine is doing, and what it should be doing.
 
+use super::super::writers::definition;
 use super::super::{PowerState, RestartPolicy};
 use super::{Chain, Draft, Here};
 use crate::action::MachineAction;
@@ -108,6 +109,7 @@ impl Draft<'_> {
         );
         start.load = self.load(here.host, Some(here.domain));
         start.blocked_by = self.elsewhere(here);
+        start.blocked_by.extend(self.disk_in_use(here.host, here.domain.uuid, definition(here.domain)));
         start
     }
 
@@ -126,6 +128,19 @@ impl Draft<'_> {
             reason: format!("{hosts} could not be read, and the machine may run there"),
             way_out: "bring the host back; if it is really off, say `fenced: true` in its manifest".into(),
         }]
+    }
+
+    /// Why a machine of this definition must not start on a host, because somebody else's guest writes to one of its disks.
+    pub(super) fn disk_in_use(&self, host: &str, uuid: Uuid, xml: &str) -> Option<Block> {
+        let (observed, resources) = (self.ctx.observed, self.ctx.resources);
+        let state = observed.host(host)?;
+        let (writer, path) =
+            self.ctx.survey.writers(observed).other_than(uuid, (host, state), xml, resources, observed)?;
+        Some(Block {
+            code: Code::StorageInUse,
+            reason: format!("`{}` on `{}` runs and writes to its disk {path}", writer.name, writer.host),
+            way_out: "shut that one down, or give one of them another disk; two guests that write to one image destroy it (`shareable` where both know)".into(),
+        })
     }
 
     /// Asks the guest to shut down.
