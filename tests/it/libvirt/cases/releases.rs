@@ -1,11 +1,10 @@
 //! Hosts of two releases: a has libvirt 9.0 and QEMU 7.2, b has libvirt 11.3 and QEMU 10.0. Under software emulation QEMU 7.2
 //! loses pages of a guest that it sends, so the machines here have nothing in their memory.
 
+use super::super::asks::{asked, emulated};
 use super::super::moves::uris;
 use super::*;
-use drover::observed::Question;
-use drover::observed::{Answer, CpuFit, Platform};
-use drover::provider::libvirt::Reader;
+use drover::observed::{Answer, CpuFit, Question, Questions};
 
 /// Cases 52 and 53: an old machine type goes forth and back, a new one does not go to the older host, live or off.
 #[test]
@@ -50,12 +49,22 @@ fn a_cpu_of_the_newer_host_stays_there_and_the_common_one_moves() {
 
         // A plan asks beforehand, and gets the same answer.
         let reader = Reader::new(uris(), Options::default());
-        let platform =
-            Platform { arch: Some("x86_64".into()), machine: Some("q35".into()), virt_type: Some("qemu".into()) };
         let xml = lab.virsh_ok("b", &["dumpxml", vm.name()]);
-        let begin = xml.find("<cpu ").unwrap();
-        let own = xml[begin..].split_inclusive("</cpu>").next().unwrap().to_owned();
-        let answer = reader.ask("a", Question::Compare(platform.clone(), own), SOON).await.unwrap();
+        let own = xml.split_once("<cpu ").and_then(|(_, rest)| rest.split_once("</cpu>")).unwrap().0;
+        let question = Question::Compare(emulated(), format!("<cpu {own}</cpu>"));
+        let answer = reader.ask("a", question, SOON).await.unwrap();
         assert!(matches!(answer, Answer::Fit(CpuFit::Misses { .. })), "{answer:?}");
+
+        // What `cpu: {mode: Baseline, hosts: [a, b]}` becomes goes there, and back.
+        let wish = (["a", "b"].map(str::to_owned).into(), emulated());
+        let observed = asked(Questions { baselines: [wish].into(), ..Questions::default() }).await;
+        let [found] = observed.cpu_baselines.as_slice() else { panic!("{:?}", observed.cpu_baselines) };
+        let Reading::Present(baseline) = &found.answer else { panic!("{found:?}") };
+        let common = drover::domain_xml::guest_cpu(&baseline.cpu).unwrap().element().to_xml();
+        let plain = lab.guest("common");
+        let uuid = born(&lab, &plain, "b", &["boot=none", "mem=64", "machine=pc-q35-7.2", &format!("cpu={common}")]);
+        let m = back(&lab, &migration(&lab, &plain, uuid));
+        arrives(&lab, &writer, &m).await;
+        arrives(&lab, &writer, &back(&lab, &m)).await;
     });
 }
