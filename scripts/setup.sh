@@ -9,7 +9,7 @@ set -euo pipefail
 HERE=$(cd "$(dirname "$0")/.." && pwd)
 BUILD="gcc make pkg-config libc6-dev libvirt-dev libssl-dev git ca-certificates"
 LAB="libvirt-clients qemu-utils openssh-client openssh-server openssl iproute2 iptables procps util-linux busybox-static cpio
-  xz-utils gzip python3 curl debian-archive-keyring"
+  xz-utils gzip python3 curl debian-archive-keyring swtpm swtpm-tools"
 RUST_NEEDED=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$HERE/Cargo.toml")
 
 fail() {
@@ -73,6 +73,10 @@ check_rust
 if [ "${1:-}" != --build ] && [ "$(id -u)" = 0 ] && command -v dpkg-query >/dev/null; then
   cache=${DROVER_LAB_CACHE:-/var/cache/drover-lab}
   "$HERE/tests/lab/release.sh" get "$("$HERE/tests/lab/release.sh" default)" >/dev/null
+  # The older one of tests with two releases. Without it those are skipped (or fail, where DROVER_REQUIRE_LAB=1).
+  if [ "$("$HERE/tests/lab/release.sh" default)" = bookworm-backports ]; then
+    "$HERE/tests/lab/release.sh" get bookworm >/dev/null || true
+  fi
   "$HERE/tests/lab/guest/build.sh" "$cache/guest" >/dev/null
   # The API server for tests with clusters. Without one those tests are skipped (or fail, where DROVER_REQUIRE_LAB=1).
   "$HERE/tests/controlplane/programs.sh" get >/dev/null || true

@@ -178,6 +178,16 @@ impl Migration {
             || self.tuning.at_timeout == AtTimeout::PostCopy
     }
 
+    /// Takes post-copy out of it: what would have switched at its time-out is aborted then.
+    pub fn leave_out_post_copy(&mut self) {
+        self.post_copy_after_millis = None;
+        self.tuning.post_copy_passes = None;
+        self.tuning.post_copy_bandwidth_mib = None;
+        if self.tuning.at_timeout == AtTimeout::PostCopy {
+            self.tuning.at_timeout = AtTimeout::Abort;
+        }
+    }
+
     /// A move of `uuid`, called `name`, between two hosts, with libvirt's own defaults and an hour's time.
     pub fn new(uuid: Uuid, name: &str, [from, to]: [&str; 2], way: MigrationWay, destination_uri: String) -> Self {
         Self {

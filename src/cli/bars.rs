@@ -5,7 +5,7 @@ use crate::daemon::StepStatus;
 use crate::observed::Progress;
 use crate::render::Paint;
 use crate::render::escape::line as terminal;
-use crate::render::view::{seconds, time};
+use crate::render::view::time;
 use std::io::{self, Write};
 
 /// Narrowest and widest bar.
@@ -42,7 +42,7 @@ pub fn write<'a>(
 fn bar(out: &mut dyn Write, progress: &Progress, width: usize, paint: Paint) -> io::Result<()> {
     let drawn = draw(progress, (width / 3).clamp(BAR.0, BAR.1));
     let done = u128::from(progress::done(progress)) * 100 / u128::from(progress.total.max(1));
-    let left = left(progress).map_or_else(String::new, |left| format!("  {left}"));
+    let left = progress::left(progress).map_or_else(String::new, |left| format!("  {left}"));
     let amounts = progress::amounts(progress);
     // The percentage stands beside the bar already.
     let amounts = amounts.strip_prefix(&format!("{done} % ")).unwrap_or(&amounts);
@@ -64,22 +64,9 @@ fn draw(progress: &Progress, width: usize) -> String {
     format!("[{}{head}{}]", "=".repeat(filled), " ".repeat((width - filled).saturating_sub(head.len())))
 }
 
-/// The time that is left at the present rate.
-fn left(progress: &Progress) -> Option<String> {
-    if progress.rate == 0 || progress.remaining == 0 {
-        return None;
-    }
-    #[expect(clippy::cast_precision_loss, reason = "an estimate in seconds")]
-    let left = progress.remaining as f64 / progress.rate as f64;
-    Some(format!("about {} left", seconds(left)))
-}
-
 /// What is known of it, with the time that is left and the phase.
 fn figures(progress: &Progress) -> String {
-    let mut text = progress::amounts(progress);
-    if let Some(left) = left(progress) {
-        text = format!("{text}, {left}");
-    }
+    let mut text = progress::figures(progress);
     // Left out by `amounts`, because most of the time it is this one.
     if progress.phase == "copying memory" {
         text = format!("{text}, {}", progress.phase);

@@ -84,7 +84,7 @@ impl Progress {
                         bar.set_length(progress.total);
                         bar.set_position(done(progress));
                     }
-                    bar.set_message(format!("{}: {}", state.label(step), amounts(progress)));
+                    bar.set_message(format!("{}: {}", state.label(step), figures(progress)));
                 }
             }
             _ => {}
@@ -160,7 +160,7 @@ impl State {
                     return None;
                 }
                 self.told.insert(step.clone(), (now, (pause * 2).clamp(BETWEEN_LINES, LONGEST_PAUSE)));
-                Some(format!("{} {}: {}", counted(self), self.label(step), amounts(progress)))
+                Some(format!("{} {}: {}", counted(self), self.label(step), figures(progress)))
             }
             Event::Noted { step, text, hint } => {
                 let label = self.label(step);
@@ -223,6 +223,24 @@ pub fn amounts(progress: &crate::observed::Progress) -> String {
     }
 }
 
+/// The time that is left at the present rate.
+pub fn left(progress: &crate::observed::Progress) -> Option<String> {
+    if progress.rate == 0 || progress.remaining == 0 {
+        return None;
+    }
+    #[expect(clippy::cast_precision_loss, reason = "an estimate in seconds")]
+    let left = progress.remaining as f64 / progress.rate as f64;
+    Some(format!("about {} left", seconds(left)))
+}
+
+/// What is known of it, and the time that is left.
+pub fn figures(progress: &crate::observed::Progress) -> String {
+    match left(progress) {
+        Some(left) => format!("{}, {left}", amounts(progress)),
+        None => amounts(progress),
+    }
+}
+
 /// The time of day, in UTC as everywhere in Drover.
 fn clock(now: Timestamp) -> String {
     now.to_zoned(TimeZone::UTC).strftime("%H:%M:%S").to_string()
@@ -258,8 +276,17 @@ mod tests {
         let line = state().line(&progress(), Instant::now(), false);
         assert_eq!(
             line.as_deref(),
-            Some("[1/3] migrating web-1 kvm-a -> kvm-b: 45 % 212 MiB of 470 MiB, 180 MiB/s, pass 2, downtime ~120 ms")
+            Some(
+                "[1/3] migrating web-1 kvm-a -> kvm-b: 45 % 212 MiB of 470 MiB, 180 MiB/s, pass 2, downtime ~120 ms, about \
+                 1.4 s left"
+            )
         );
+        // Nothing is promised where nothing flows, or nothing is left.
+        for unknown in [(0, 1), (1, 0)] {
+            let (rate, remaining) = unknown;
+            let progress = crate::observed::Progress { total: 8, rate, remaining, ..Default::default() };
+            assert!(!figures(&progress).contains("left"), "{}", figures(&progress));
+        }
         let midnight: Timestamp = "2026-11-22T12:00:01Z".parse().unwrap();
         assert_eq!(clock(midnight), "12:00:01");
     }

@@ -41,6 +41,20 @@ enum Turn {
 }
 
 static TURNS: RwLock<()> = RwLock::new(());
+static OTHER_TURNS: RwLock<()> = RwLock::new(());
+
+/// A lab that came up; none, with the reason, where it could not.
+fn ready(world: &'static Result<World, String>) -> Option<&'static World> {
+    match world {
+        Ok(world) => Some(world),
+        Err(reason) => {
+            assert!(std::env::var("DROVER_REQUIRE_LAB").as_deref() != Ok("1"), "the lab is required here: {reason}");
+            // Not by the macro: the test harness would swallow it for a test that passes.
+            let _ = std::io::stderr().write_all(format!("skipped: no lab: {reason}\n").as_bytes());
+            None
+        }
+    }
+}
 
 impl Lab {
     /// The lab, for a test that leaves hosts and links as they are. `None`, with the reason on standard error, where this
@@ -49,6 +63,29 @@ impl Lab {
         let world = World::of_this_binary()?;
         let turn = Turn::Shared(TURNS.read().unwrap_or_else(std::sync::PoisonError::into_inner));
         Some(Self { world, turn })
+    }
+
+    /// Two hosts of different releases, a the older one: bookworm and its backports. A lab of its own, for one test at a
+    /// time. `None`, with the reason, where this machine cannot have one: its own release must still run bookworm's.
+    pub fn of_two_releases() -> Option<Self> {
+        static MIXED: OnceLock<Result<World, String>> = OnceLock::new();
+        let world = MIXED.get_or_init(|| {
+            if let Some(reason) = why_no_lab() {
+                return Err(reason);
+            }
+            let release = Command::new(script("release.sh")).arg("default").output().map_err(|e| e.to_string())?;
+            match text(&release.stdout).trim() {
+                "bookworm-backports" => World::start(
+                    &format!("it-mixed-{}", std::process::id()),
+                    &["--hosts", "2", "--release", "a=bookworm,b=bookworm-backports"],
+                ),
+                other => {
+                    Err(format!("the older release that is known to work goes with bookworm-backports, not {other}"))
+                }
+            }
+        });
+        let world = ready(world)?;
+        Some(Self { world, turn: Turn::Alone(OTHER_TURNS.write().unwrap_or_else(std::sync::PoisonError::into_inner)) })
     }
 
     /// The lab, while no other test uses it: for cut links, dead daemons and crashed hosts. All is made good afterwards.
@@ -88,25 +125,14 @@ pub struct World {
 impl World {
     fn of_this_binary() -> Option<&'static Self> {
         static WORLD: OnceLock<Result<World, String>> = OnceLock::new();
-        let world = WORLD.get_or_init(|| {
-            why_no_lab().map_or_else(|| World::start(&format!("it-{}", std::process::id()), HOSTS.len()), Err)
-        });
-        match world {
-            Ok(world) => Some(world),
-            Err(reason) => {
-                assert!(
-                    std::env::var("DROVER_REQUIRE_LAB").as_deref() != Ok("1"),
-                    "the lab is required here: {reason}"
-                );
-                // Not by the macro: the test harness would swallow it for a test that passes.
-                let _ = std::io::stderr().write_all(format!("skipped: no lab: {reason}\n").as_bytes());
-                None
-            }
-        }
+        ready(WORLD.get_or_init(|| {
+            let hosts = ["--hosts", &HOSTS.len().to_string()];
+            why_no_lab().map_or_else(|| World::start(&format!("it-{}", std::process::id()), &hosts), Err)
+        }))
     }
 
-    /// Brings a lab of `hosts` hosts up.
-    fn start(name: &str, hosts: usize) -> Result<Self, String> {
+    /// Brings a lab up, with these arguments of `lab.sh up`.
+    fn start(name: &str, how: &[&str]) -> Result<Self, String> {
         let state = std::env::temp_dir().join(format!("drover-lab-{name}"));
         std::fs::create_dir_all(&state).map_err(|e| format!("{}: {e}", state.display()))?;
         // In a session of its own, so that Ctrl-C on the tests does not end it first.
@@ -122,7 +148,7 @@ impl World {
             .map_err(|e| format!("setsid: {e}"))?;
         let life = reaper.stdin.take().ok_or("no pipe to the reaper")?;
         let mut world = Self { state, hosts: Vec::new(), next_guest: AtomicU16::new(1), life, reaper };
-        let up = world.command(600, &["up", "--hosts", &hosts.to_string()]).output().map_err(|e| e.to_string())?;
+        let up = world.command(600, &[&["up"], how].concat()).output().map_err(|e| e.to_string())?;
         if !up.status.success() {
             return Err(format!("lab.sh up failed: {}", text(&up.stderr)));
         }
@@ -582,7 +608,7 @@ fn a_lab_goes_with_its_owner_and_leaves_nothing() {
     if World::of_this_binary().is_none() {
         return;
     }
-    let world = World::start(&format!("gone-{}", std::process::id()), 1).unwrap();
+    let world = World::start(&format!("gone-{}", std::process::id()), &["--hosts", "1"]).unwrap();
     let state = world.state.clone();
     let namespaces = || -> Vec<String> {
         let prefix = Command::new("sh")

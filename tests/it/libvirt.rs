@@ -8,6 +8,7 @@ mod driver;
 mod events;
 mod moves;
 mod pools;
+mod proof;
 mod reach;
 mod stays;
 mod ways;

@@ -26,8 +26,13 @@ pub fn exists(path: &str) -> bool {
 fn exists_in(folder: &str, path: &str) -> bool {
     let Some((module, name)) = path.rsplit_once("::") else { return false };
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder).join(module.replace("::", "/"));
+    // Of a module within a file, such as `tests`, the file above it.
+    let above = file.parent().map(|p| p.with_extension("rs")).unwrap_or_default();
     let text = std::fs::read_to_string(file.with_extension("rs"))
         .or_else(|_| std::fs::read_to_string(file.join("mod.rs")))
+        .or_else(|_| {
+            std::fs::read_to_string(above).map(|t| t.split("\nmod tests {").nth(1).unwrap_or_default().to_owned())
+        })
         .unwrap_or_default();
     let mut lines = text.lines();
     let mut is_test = false;
@@ -69,6 +74,9 @@ fn what_is_not_there_is_noticed() {
         exists("kind::virtual_machine::precheck::tests::topology::pinning_needs_the_cpus_and_nodes"),
         "one of the crate's"
     );
+    assert!(exists("cli::progress::tests::a_migration_shows_its_figures_in_one_line"), "within a file");
+    assert!(!exists("cli::progress::tests::figures"), "not every function is a test");
+    assert!(!exists("cli::progress::tests::what_was_never_there"));
     assert!(!exists("migration_cases::what_was_never_there"));
     assert!(!exists("nowhere::what_is_not_there_is_noticed"));
 }

@@ -204,16 +204,20 @@ fn passes(message: &str) -> Check {
 
 const SEGMENT: &str = "network `default` is `nat`: connections of the machine break";
 
-/// Five machines leave a host: all share a warning, two share another one, one has its own, and two are held back.
+/// Eight machines leave a host: all share a warning, two share another one, one has its own, and two are held back.
 fn evacuation() -> Plan {
     let mut plan = plan();
-    plan.summary = Summary { migrate: 3, blocked: 2, ..Summary::default() };
-    for (n, name) in (1..).zip(["db-1", "db-2", "web-1", "web-2", "web-3"]) {
+    plan.summary = Summary { migrate: 6, blocked: 2, ..Summary::default() };
+    let names = ["cache-1", "db-1", "db-2", "mail-1", "queue-1", "web-1", "web-2", "web-3"];
+    for (n, name) in (1..).zip(names) {
         let to = if n % 2 == 0 { "kvm-c" } else { "kvm-b" };
         let mut moved = report(name, 10 * n, Operation::Migrate);
         moved.changes = vec![change("spec.host", json!("kvm-a"), json!(to), Effect::Live)];
         plan.resources.push(moved);
         let mut step = migrate(&format!("s{n}"), name, "kvm-a", to);
+        // From a cache that is small to a database that writes a lot.
+        let bytes = (u64::from(n) * 640) << 20;
+        step.estimate = Estimate { seconds: 1.5 + f64::from(n) * 2.5, downtime_millis: 110, bytes, ..step.estimate };
         step.why = format!("`kvm-a` is being emptied; `{to}` was chosen of 2 hosts that fit");
         step.checks = vec![
             passes(&format!("`kvm-a` and `{to}` were read completely")),
@@ -229,7 +233,7 @@ fn evacuation() -> Plan {
         if matches!(name, "web-1" | "web-2") {
             step.blocked_by.push(Block {
                 code: Code::GuardRail,
-                reason: "`maxDisruptive` is 3".into(),
+                reason: "`maxDisruptive` is 6".into(),
                 way_out: "they follow in the next pass".into(),
             });
         }
@@ -251,13 +255,13 @@ fn what_several_moves_have_alike_is_told_once_with_the_machines() {
         assert_eq!((times(&text, what), times(&markdown, what)), (n, n), "{what}");
     }
     assert_eq!((times(&text, "maxDisruptive"), times(&markdown, "maxDisruptive")), (1, 1));
-    assert!(text.contains("2 of 5 moves: warning[D0619]") && text.contains("moves: db-1, db-2\n"), "{text}");
+    assert!(text.contains("2 of 8 moves: warning[D0619]") && text.contains("moves: db-1, db-2\n"), "{text}");
     // With everything, what was passed is told in the same way; JSON keeps all of it at each step.
     let full = as_text(&plan, text::Options { full: true, ..Default::default() });
     assert_eq!((times(&full, "`kvm-a` and `kvm-b` were read"), times(&full, "`kvm-a` and `kvm-c` were read")), (1, 1));
     let mut out = Vec::new();
     json::write(&mut out, &plan).unwrap();
-    assert_eq!(times(&String::from_utf8(out).unwrap(), SEGMENT), 5);
+    assert_eq!(times(&String::from_utf8(out).unwrap(), SEGMENT), 8);
 }
 
 fn as_text(plan: &Plan, options: text::Options) -> String {

@@ -56,3 +56,29 @@ impl MigrationPolicySpec {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::action::MigrationWay;
+    use crate::model::Rate;
+
+    /// Parallel connections of a move over a link of so many Mbit/s.
+    fn connections(policy: &str, mbit: u64) -> Option<u32> {
+        let policy: MigrationPolicySpec = serde_yaml::from_str(policy).unwrap();
+        let mut m = Migration::new(uuid::Uuid::nil(), "web-1", ["a", "b"], MigrationWay::Live, String::new());
+        policy.apply(Rate(mbit * 1_000_000), &mut m);
+        m.parallel
+    }
+
+    /// The guide's figures: one for each 10 Gbit/s, and at least 2.
+    #[test]
+    fn there_is_a_connection_for_each_ten_gigabits() {
+        let auto = "{parallelConnections: Auto}";
+        let of = [100, 1_000, 10_000, 20_000, 20_001, 40_000, 100_000, 400_000].map(|mbit| connections(auto, mbit));
+        assert_eq!(of, [2, 2, 2, 2, 3, 4, 10, 40].map(Some));
+        assert_eq!(connections(auto, 10_000_000), Some(255), "QEMU takes no more");
+        assert_eq!(connections("{parallelConnections: 7}", 100_000), Some(7));
+        assert_eq!(connections("{}", 100_000), None);
+    }
+}

@@ -257,7 +257,9 @@ pub enum Control {
     Auto,
     /// The source's daemon connects to the destination's. The move goes on when Drover stops.
     PeerToPeer,
-    /// Drover, over its connections to both. The move is cancelled when Drover stops, and the machine stays where it is.
+    /// Drover, over its connections to both. The move is cancelled when Drover stops, and the machine stays where it is; in
+    /// post-copy it goes on to its end, with the machine `Degraded` until then. Before libvirt 8.5 post-copy would lose the
+    /// machine's memory with Drover, and is left out.
     Managed,
 }
 

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 
 const LONG: Duration = Duration::from_secs(60);
 
-fn emulated() -> Platform {
+pub(super) fn emulated() -> Platform {
     Platform { arch: Some("x86_64".into()), machine: Some("q35".into()), virt_type: Some("qemu".into()) }
 }
 
@@ -20,7 +20,7 @@ fn fleet() -> ReadFleet {
     ReadFleet::new(["a", "b"].into_iter().map(|h| (h.to_owned(), reader.clone())).collect())
 }
 
-async fn asked(questions: Questions) -> Observed {
+pub(super) async fn asked(questions: Questions) -> Observed {
     let fleet = fleet();
     let mut observed = fleet.observe(Timestamp::now(), LONG).await;
     fleet.ask(questions, &mut observed, LONG).await;

@@ -81,12 +81,31 @@ fn limits_of_a_running_migration_can_be_changed() {
         let (writer, orders) = (writer(), Orders::default());
         let mut step = step(Duration::from_secs(120));
         step.ctx.orders = orders.of("x");
-        let speed = || lab.virsh_ok("a", &["migrate-getspeed", vm.name()]);
-        assert_ne!(speed(), "300");
+        let read = |what: &str| lab.virsh_ok("a", &[what, vm.name()]);
+        let limits = |downtime, speed: Option<&str>| {
+            let seen = (read("migrate-getmaxdowntime"), read("migrate-getspeed"));
+            if seen.0 == downtime && speed.is_none_or(|s| s == seen.1) { Ok(()) } else { Err(format!("{seen:?}")) }
+        };
+        let until = async |downtime, speed| {
+            let begun = std::time::Instant::now();
+            while let Err(seen) = limits(downtime, speed) {
+                assert!(begun.elapsed() < Duration::from_secs(20), "not {downtime} ms and {speed:?} MiB/s: {seen}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        let give = |newer: &Migration| orders.give([("x".to_owned(), Order::Limits(Box::new(newer.clone())))].into());
         let result = while_under_way(act(&writer, &m, &step), &step, async || {
-            let newer = Migration { bandwidth_mib: Some(300), max_downtime_millis: Some(2_000), ..m.clone() };
-            orders.give([("x".to_owned(), Order::Limits(Box::new(newer)))].into());
-            tokio::time::sleep(Duration::from_millis(1_200)).await;
+            // What it began with, one after the other, and then what lets it end.
+            until("50", Some("1")).await;
+            let longer = Migration { max_downtime_millis: Some(2_000), ..m.clone() };
+            give(&longer);
+            until("2000", Some("1")).await;
+            give(&Migration { max_downtime_millis: None, ..m.clone() });
+            until("300", Some("1")).await;
+            give(&Migration { bandwidth_mib: Some(2), ..longer.clone() });
+            until("2000", Some("2")).await;
+            give(&Migration { bandwidth_mib: Some(300), ..longer });
+            tokio::time::sleep(Duration::from_millis(600)).await;
         });
         tokio::time::timeout(Duration::from_secs(40), result).await.expect("it goes on as slowly as it began").unwrap();
         assert_eq!(moved(&writer, &m).await.state, RunState::Running);

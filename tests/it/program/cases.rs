@@ -186,6 +186,46 @@ fn a_move_that_drover_drives_itself_is_cancelled_when_drover_is_killed() {
     fleet.has_nothing_to_do();
 }
 
+/// Case 71, driven by Drover and in post-copy when Drover is killed: libvirt calls it broken, and both halves stay. It is
+/// named and left alone, ends by itself, and the next Drover cleans up after it.
+#[test]
+fn a_move_in_post_copy_that_drover_drives_itself_outlives_drover() {
+    let Some(lab) = Lab::shared() else { return };
+    let mut fleet = Fleet::new(&lab, "driven-split");
+    let driven = "---\napiVersion: drover/v1alpha1\nkind: MigrationPolicy\nmetadata: {name: driven}\nspec: {control: Managed, \
+                  bandwidth: 20Mbit/s, postCopy: {after: 2s, bandwidth: 40Mbit/s}, timeout: {after: 5m}}\n";
+    fleet.write("driven.yaml", driven);
+    let vm = fleet.machine("web");
+    fleet.change(&vm, "cpus: 1", "cpus: 1\n  migrationPolicy: driven");
+    let first = fleet.push("web on kvm-a");
+    fleet.start();
+    fleet.settles(&first);
+    vm.wait_beats(10);
+    let since = SystemTime::now();
+    fleet.change(&vm, "host: kvm-a", "host: kvm-b");
+    let commit = fleet.push("to kvm-b");
+    // Before it is on its way there is nothing of it on b.
+    let reason =
+        |h| String::from_utf8_lossy(&lab.virsh(h, &["domstate", "--reason", vm.name()]).stdout).trim().to_owned();
+    let reasons = || HOSTS.map(reason);
+    wait_for("post-copy, with the guest running on b", PATIENCE, || match reasons() {
+        states if states[0].contains("post-copy") && states[1].starts_with("running") => Ok(()),
+        states => Err(format!("{states:?}\n{}", fleet.log_text())),
+    });
+    fleet.kill();
+    wait_for("libvirt notices", Duration::from_secs(20), || match reasons() {
+        states if states[0] == "paused (post-copy failed)" && states[1].starts_with("running") => Ok(()),
+        states => Err(format!("{states:?}")),
+    });
+    fleet.plan(&[]).exits(4).says(&["D0415", "whoever drove the migration was stopped"]);
+    assert_eq!(lab.processes(vm.name()), ["a", "b"]);
+    fleet.start();
+    fleet.settles(&commit);
+    fleet.runs_only_on(&vm, "b");
+    fleet.has_lived(&vm, since, "b");
+    fleet.has_nothing_to_do();
+}
+
 /// Case 70 and 69 from the program's side: a plan beside a move under way does nothing to the machine.
 #[test]
 fn a_plan_beside_a_move_that_somebody_else_began_waits_for_it() {

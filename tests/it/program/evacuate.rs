@@ -104,3 +104,51 @@ fn an_evacuation_that_is_reverted_begins_nothing_more() {
     fleet.has_lived(&web, since, host);
     fleet.has_nothing_to_do();
 }
+
+/// One of several fails on the way: it stays, running and named, the others go, and it follows them once it can.
+#[test]
+fn a_machine_that_fails_to_leave_is_named_and_the_others_go() {
+    let Some(lab) = Lab::shared() else { return };
+    let mut fleet = Fleet::placed(&lab, "one-fails");
+    // One attempt to a pass.
+    fleet.edit("policies.yaml", "timeout: {after: 5m}}", "timeout: {after: 5m}, retries: 0}");
+    let web = fleet.machine("web");
+    fleet.change(&web, "host: kvm-a", "placement: {priority: 10} #");
+    fleet.change(&web, "  type: qemu", "  migrationPolicy: slow\n  type: qemu");
+    let others: Vec<_> = (0..3).map(|n| fleet.bare_machine(&format!("other-{n}"), "a")).collect();
+    for vm in &others {
+        fleet.change(vm, "host: kvm-a", "placement: {}");
+    }
+    let first = fleet.push("all on kvm-a");
+    fleet.start();
+    fleet.settles(&first);
+    web.wait_beats(5);
+    let since = SystemTime::now();
+    fleet.maintain("kvm-b", "Cordon", "None");
+    fleet.maintain("kvm-a", "None", "Evacuate");
+    let commit = fleet.push("kvm-a is emptied");
+    fleet.is_under_way(&web, "a");
+    assert!(lab.inside("b", &["pkill", "-9", "-f", &format!("guest={},", web.name())]).status.success());
+    fleet.until("the others have gone and one rests", |s| {
+        s.last.as_ref().is_some_and(|l| l.commit == commit && !l.summary.backing_off.is_empty())
+    });
+    let failed = format!("the migration of `{}` from `kvm-a` to `kvm-b` failed", web.name());
+    fleet.status_text().says(&["failed once, rests until", &failed]);
+    let steps = |pass: &PassRecord| {
+        let is = |s: &drover::journal::StepRecord| matches!(s.outcome, Some(drover::journal::Outcome::Done));
+        (pass.steps.iter().filter(|s| is(s)).count(), pass.steps.iter().filter(|s| !is(s)).count())
+    };
+    let history = fleet.history();
+    assert!(history.iter().any(|pass| steps(pass) == (3, 1)), "one pass, in which three went: {history:?}");
+    others.iter().for_each(|vm| fleet.runs_only_on(vm, "b"));
+    assert_eq!(web.state("a"), "running");
+    fleet.has_lived(&web, since, "a");
+
+    fleet.look_now();
+    fleet.is_under_way(&web, "a");
+    fleet.hurry(&web, "a");
+    fleet.settles(&commit);
+    fleet.runs_only_on(&web, "b");
+    fleet.has_lived(&web, since, "b");
+    fleet.has_nothing_to_do();
+}

@@ -229,6 +229,56 @@ fn a_migration_that_is_taken_out_of_git_while_it_runs_is_aborted() {
     }
 }
 
+/// `suspend: true` half way: who has moved stays there, the move that runs is aborted, and no other begins. It goes on where
+/// it stopped when the line is gone.
+#[test]
+fn a_migration_that_is_suspended_half_way_stops_there_and_goes_on_later() {
+    let Some(lab) = Lab::shared() else { return };
+    let mut fleet = Fleet::new(&lab, "suspend");
+    fleet.edit("policies.yaml", "bandwidth: 40Mbit/s", "bandwidth: 8Mbit/s");
+    let (first, last) = (fleet.bare_machine("first", "a"), fleet.bare_machine("last", "a"));
+    for vm in [&first, &last] {
+        fleet.change(vm, &format!("name: {}", vm.name()), &format!("name: {}\n  labels: {{app: web}}", vm.name()));
+    }
+    let web = fleet.machine("web");
+    let commit = fleet.push("three machines at home");
+    fleet.start();
+    fleet.settles(&commit);
+    web.wait_beats(10);
+    let since = SystemTime::now();
+    let spec = format!(
+        "selector: {{matchLabels: {{app: web}}}}, to: kvm-b, permanent: false, migrationPolicy: slow, parallelism: 1, \
+         order: [{}, {}, {}]",
+        first.name(),
+        web.name(),
+        last.name()
+    );
+    fleet.migration("trip", &spec);
+    fleet.push("to kvm-b for a while");
+    fleet.is_under_way(&web, "a");
+    fleet.migration("trip", &format!("{spec}, suspend: true"));
+    let stop = fleet.push("stop");
+    fleet.settles(&stop);
+    fleet.is_away(&first);
+    fleet.runs_only_on(&web, "a");
+    fleet.runs_only_on(&last, "a");
+    web.wait_beats(3);
+    assert_eq!(web.gap(since).sources.len(), 1, "it has been on the other host");
+    assert_eq!(fleet.counts("trip"), MoveCounts { total: 3, moved: 1, waiting: 2, ..MoveCounts::default() });
+    fleet.status_text().says(&["Suspended", "1 of 3 moved"]);
+    fleet.has_nothing_to_do();
+
+    fleet.edit("policies.yaml", "bandwidth: 8Mbit/s", "bandwidth: 2Gbit/s");
+    fleet.migration("trip", &spec);
+    let on = fleet.push("and on");
+    fleet.settles(&on);
+    for vm in [&first, &web, &last] {
+        fleet.is_away(vm);
+    }
+    assert_eq!(web.gap(since).back, 0);
+    fleet.has_nothing_to_do();
+}
+
 #[test]
 fn drover_migrate_writes_a_manifest_or_does_it_now() {
     let Some(lab) = Lab::shared() else { return };

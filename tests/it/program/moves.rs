@@ -72,6 +72,72 @@ fn a_pushed_commit_moves_a_running_machine_and_leaves_nothing_to_do() {
     assert!(disk.complete && disk.highest >= heard.writes, "{disk:?} {heard:?}");
 }
 
+/// How far a move is, and how long it will still take, stands in the status and in the lines of an apply.
+#[test]
+fn a_move_tells_how_far_it_is_and_what_is_left() {
+    let Some(lab) = Lab::shared() else { return };
+    let mut fleet = Fleet::new(&lab, "progress");
+    let vm = fleet.machine("web");
+    fleet.change(&vm, "cpus: 1", "cpus: 1\n  migrationPolicy: slow");
+    let first = fleet.push("web on kvm-a");
+    fleet.start();
+    fleet.settles(&first);
+    vm.wait_beats(10);
+    fleet.change(&vm, "host: kvm-a", "host: kvm-b");
+    let there = fleet.push("to kvm-b");
+    fleet.is_under_way(&vm, "a");
+    // Percent, rate, pass, and what is left.
+    let is_figures =
+        |line: &str| [" % ", " MiB of ", "MiB/s, pass ", ", about ", " left"].iter().all(|part| line.contains(part));
+    let route = |from, to| format!("{} from kvm-{from} to kvm-{to}: ", vm.name());
+    wait_for("figures in the status", PATIENCE, || {
+        let told = fleet.status_text().out;
+        let line = told.lines().find(|l| l.contains(&route("a", "b"))).unwrap_or_default();
+        if is_figures(line) { Ok(()) } else { Err(told) }
+    });
+    fleet.hurry(&vm, "a");
+    fleet.settles(&there);
+    assert_eq!(fleet.terminate(), 0);
+
+    fleet.change(&vm, "host: kvm-b", "host: kvm-a");
+    let state = fleet.state_folder().display().to_string();
+    let ran = fleet.drover(&["apply", &fleet.work(), "--auto-approve", "--state", &state]).exits(0);
+    let label = format!("migrating {} kvm-b -> kvm-a: ", vm.name());
+    let lines: Vec<_> = ran.err.lines().filter(|l| l.contains(&label)).collect();
+    assert!(lines.iter().any(|l| is_figures(l)) && lines.last().unwrap().contains("done in "), "{}", ran.err);
+    fleet.runs_only_on(&vm, "a");
+}
+
+/// QEMU has parallel connections or post-copy, and both from 10.1 on. A policy that wants both gets what ends the move.
+#[test]
+fn parallel_connections_give_way_to_post_copy() {
+    let Some(lab) = Lab::shared() else { return };
+    let mut fleet = Fleet::new(&lab, "both");
+    let policy = "---\napiVersion: drover/v1alpha1\nkind: MigrationPolicy\nmetadata: {name: both}\nspec: {bandwidth: 16Mbit/s, \
+                  parallelConnections: 2, compression: zstd, postCopy: {after: 2s}, timeout: {after: 5m}}\n";
+    fleet.write("both.yaml", policy);
+    let vm = fleet.machine("web");
+    fleet.change(&vm, "cpus: 1", "cpus: 1\n  migrationPolicy: both");
+    let first = fleet.push("web on kvm-a");
+    fleet.start();
+    fleet.settles(&first);
+    vm.wait_beats(5);
+    let since = SystemTime::now();
+    fleet.change(&vm, "host: kvm-a", "host: kvm-b");
+    let commit = fleet.commit("web moves to kvm-b");
+    fleet.plan(&[]).exits(2).says(&["one connection is used", "10.1 on both"]);
+    let plan = fleet.plan(&["-o", "json"]).exits(2).json();
+    let parameters = &plan["steps"][0]["parameters"];
+    assert_eq!(parameters["postCopyAfterMillis"], 2_000, "{plan:#}");
+    assert!(parameters["parallel"].is_null() && parameters["tuning"]["compression"].is_null(), "{parameters:#}");
+    fleet.send();
+    fleet.settles(&commit);
+    fleet.runs_only_on(&vm, "b");
+    fleet.has_lived(&vm, since, "b");
+    assert!(fleet.log_text().contains("switched to post-copy"), "{}", fleet.log_text());
+    fleet.has_nothing_to_do();
+}
+
 #[test]
 fn two_daemons_that_should_not_be_there_together_do_not_make_two_machines_of_one() {
     let Some(lab) = Lab::shared() else { return };

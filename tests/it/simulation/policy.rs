@@ -18,6 +18,11 @@ use std::sync::Arc;
 
 /// A machine whose disk is in the pool `local`, which every host has for itself, moves from the first host to the second.
 fn moves(policy: impl FnOnce(&mut MigrationPolicySpec)) -> (Plan, Resources) {
+    moves_between("11.3.0", policy)
+}
+
+/// The same, between hosts with this libvirt.
+fn moves_between(libvirt: &str, policy: impl FnOnce(&mut MigrationPolicySpec)) -> (Plan, Resources) {
     let mut before = fleet(1);
     for machine in before.virtual_machines.values_mut() {
         machine.spec.disks.as_mut().unwrap()[0].pool = Some("local".into());
@@ -31,6 +36,7 @@ fn moves(policy: impl FnOnce(&mut MigrationPolicySpec)) -> (Plan, Resources) {
         HOSTS.iter().for_each(|h| world.add_host(h));
         let journal: Arc<dyn Journal> = Arc::new(Memory::new());
         converge(&world, &desired(before), &journal).await.unwrap();
+        HOSTS.iter().for_each(|h| world.edit(h, |state| state.libvirt_version = libvirt.into()));
         plan_for(&world, &wanted, &[]).await
     });
     (plan, after)
@@ -131,6 +137,30 @@ fn post_copy_takes_the_place_of_parallel_connections_and_what_needs_them() {
     };
     assert_eq!(tuned(false), (Some(4), Some("zstd".into()), false, false));
     assert_eq!(tuned(true), (None, None, true, true));
+}
+
+/// Before libvirt 8.5 a machine in post-copy does not outlive the Drover that drives its move. Parallel connections need not
+/// give way to what is left out.
+#[test]
+fn post_copy_is_left_out_of_a_move_that_an_older_libvirt_would_lose_with_drover() {
+    use drover::action::AtTimeout;
+    use drover::kind::migration_policy::{Control, ParallelConnections, PostCopy, TimeoutAction};
+    let tuned = |libvirt: &str, control| {
+        let (plan, _) = moves_between(libvirt, |p| {
+            p.copy_storage = CopyStorage::All;
+            p.control = control;
+            p.parallel_connections = Some(ParallelConnections::Count(4));
+            p.timeout.action = TimeoutAction::PostCopy;
+            p.post_copy = Some(PostCopy { after: Some(Span(60_000)), passes: Some(9), bandwidth: None });
+        });
+        assert_eq!(held_back(&plan), []);
+        let m = the_move(&plan).clone();
+        let is_told = plan.steps.iter().flat_map(|s| &s.checks).any(|c| c.message.contains("post-copy is left out"));
+        (m.may_post_copy(), m.tuning.at_timeout, m.parallel, is_told)
+    };
+    assert_eq!(tuned("8.0.0", Control::Managed), (false, AtTimeout::Abort, Some(4), true));
+    assert_eq!(tuned("8.0.0", Control::PeerToPeer), (true, AtTimeout::PostCopy, None, false));
+    assert_eq!(tuned("8.5.0", Control::Managed), (true, AtTimeout::PostCopy, None, false));
 }
 
 #[test]

@@ -1,7 +1,8 @@
 #!/bin/bash
 # Builds the guest that the lab boots: Debian's cloud kernel, busybox, the workload and the agent.
 # usage: guest/build.sh CACHE     Prints the folder that has vmlinuz and initrd.gz. It is named by the sources' digest, so
-#                                 that an image is built once, and those of other versions lie beside it, untouched.
+#                                 that an image is built once; those of other versions lie beside it for two weeks after
+#                                 their last use.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 sources=(workload.c agent.c init build.sh)
@@ -10,7 +11,13 @@ cache=$(cd "$1" && pwd)
 out=$cache/image-$(cd "$here" && sha256sum "${sources[@]}" | sha256sum | cut -c1-12)
 
 is_there() { [ -s "$out/vmlinuz" ] && [ -s "$out/initrd.gz" ]; }
-hand_over() { echo "$out" && exit 0; }
+
+# Images of other versions that nobody has asked for in two weeks go; a lab has a copy of its own.
+hand_over() {
+  touch "$out" 2>/dev/null || true
+  find "$cache" -maxdepth 1 -type d -name 'image-*' -mtime +13 -exec rm -rf {} + 2>/dev/null || true
+  echo "$out" && exit 0
+}
 
 is_there && hand_over
 exec 7>"$cache/lock"

@@ -276,7 +276,13 @@ impl<'a> Draft<'a> {
             ..Migration::new(here.domain.uuid, &here.domain.name, [here.host, target], way, uri)
         };
         policy.apply(link(self.ctx.resources, here.host, target), &mut migration);
-        if self.ctx.observed.host(target).is_some_and(|there| precheck::splits_connections(policy, here.state, there)) {
+        let there = self.ctx.observed.host(target);
+        if there.is_some_and(|there| precheck::post_copy_needs_drover(policy, here.state, there)) {
+            migration.leave_out_post_copy();
+        }
+        if migration.may_post_copy()
+            && there.is_some_and(|there| precheck::splits_connections(policy, here.state, there))
+        {
             // Post-copy is what ends a move that otherwise does not; the connections, and what goes over them only, make it
             // faster.
             migration.parallel = None;

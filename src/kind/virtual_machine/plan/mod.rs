@@ -82,7 +82,7 @@ pub fn draft(m: &Manifest<VirtualMachineSpec>, ctx: &Context<'_>, out: &mut Draf
         Located::Broken { hosts } => d.needs_a_person(
             Code::NeedsAPerson,
             format!("`{}`: a post-copy migration broke; half of its memory is on each of {}", m.name(), hosts.join(", ")),
-            "heal the link between the hosts: QEMU goes on by itself once its connection is back, which can take minutes. Destroying either side loses the machine's memory; `virsh migrate --postcopy-resume` crashed libvirtd 11.3 and failed with 9.0 when it was tried",
+            "heal the link between the hosts: QEMU goes on by itself once its connection is back, which can take minutes; where the link is up (whoever drove the migration was stopped) it is sending already. Destroying either side loses the machine's memory; `virsh migrate --postcopy-resume` crashed libvirtd 11.3 and failed with 9.0 when it was tried",
             out,
         ),
         Located::Twice { hosts } => d.needs_a_person(

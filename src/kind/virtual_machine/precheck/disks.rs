@@ -9,7 +9,7 @@ use crate::domain_xml::{self, LocalDisk};
 use crate::kind::migration_policy::CopyStorage;
 use crate::kind::storage_pool::Sharing;
 use crate::kind::virtual_machine::disk_path;
-use crate::observed::{HALF_COPY, HostState};
+use crate::observed::{HALF_COPY, HostState, PoolState};
 use crate::plan::Precheck;
 use std::collections::BTreeMap;
 
@@ -215,6 +215,23 @@ fn is_free(mv: &Move<'_>, copy: &MigratedVolume, sheet: &mut Sheet<'_>) -> bool 
         sheet.unknown(name, format!("pool `{pool}` is not started on `{}` yet: what lies in it is not known", mv.to));
         return true;
     };
+    // The machine's definition goes along as it is, and with it the disk's path.
+    let target = |pool: Option<&PoolState>| pool.and_then(|p| p.target.clone());
+    let (here, elsewhere) = (target(mv.source.pools.get(&copy.pool)), target(Some(there)));
+    if let (Some(here), Some(elsewhere)) = (here, elsewhere)
+        && here.trim_end_matches('/') != elsewhere.trim_end_matches('/')
+    {
+        sheet.fail(
+            name,
+            format!(
+                "pool `{}` is at {here} on `{}` and pool `{pool}` at {elsewhere} on `{}`, so disk {} would not be where the \
+                 machine's definition says",
+                copy.pool, mv.from, mv.to, copy.target
+            ),
+            "give the pool the same target path on both hosts",
+        );
+        return false;
+    }
     match there.volumes.get(volume) {
         None => sheet.pass(name, format!("pool `{pool}` on `{}` has no volume `{volume}`", mv.to)),
         Some(_) if there.volumes.contains_key(&format!("{volume}{HALF_COPY}")) => {

@@ -2,7 +2,7 @@
 
 use super::{Move, Sheet};
 use crate::domain_xml::Element;
-use crate::kind::migration_policy::{MigrationPolicySpec, TimeoutAction};
+use crate::kind::migration_policy::{Control, MigrationPolicySpec, TimeoutAction};
 use crate::observed::HostState;
 use crate::plan::Precheck;
 
@@ -85,7 +85,8 @@ fn versions(mv: &Move<'_>, sheet: &mut Sheet<'_>) {
             parts.push(shown);
         }
     }
-    if mv.is_live() && splits_connections(mv.policy, mv.source, mv.destination) {
+    let left_out = post_copy_needs_drover(mv.policy, mv.source, mv.destination);
+    if mv.is_live() && !left_out && splits_connections(mv.policy, mv.source, mv.destination) {
         sheet.fail(
             Precheck::Versions,
             format!(
@@ -94,6 +95,17 @@ fn versions(mv: &Move<'_>, sheet: &mut Sheet<'_>) {
                 mv.from, mv.source.hypervisor_version, mv.to, mv.destination.hypervisor_version
             ),
             "take `postCopy` (or `timeout.action: PostCopy`) out of the policy where the connections matter more",
+        );
+    }
+    if mv.is_live() && left_out {
+        sheet.fail(
+            Precheck::Versions,
+            format!(
+                "post-copy is left out: with `control: Managed` Drover drives the move, and before libvirt 8.5 the machine's \
+                 memory would go with Drover; `{}` has libvirt {}, `{}` has {}",
+                mv.from, mv.source.libvirt_version, mv.to, mv.destination.libvirt_version
+            ),
+            "use `control: PeerToPeer`, or update libvirt on both hosts",
         );
     }
     if !older.is_empty() {
@@ -115,6 +127,15 @@ pub(crate) fn splits_connections(policy: &MigrationPolicySpec, here: &HostState,
     let is_asked = policy.parallel_connections.is_some()
         && (policy.post_copy.is_some() || policy.timeout.action == TimeoutAction::PostCopy);
     let is_old = |host: &HostState| numbers(&host.hypervisor_version).is_some_and(|v| v < vec![10, 1]);
+    is_asked && (is_old(here) || is_old(there))
+}
+
+/// Whether a policy has Drover itself drive a move that may switch to post-copy, on a libvirt that does not keep the two
+/// halves together when whoever drives it is gone: that came with the recovery of post-copy (libvirt 8.5).
+pub(crate) fn post_copy_needs_drover(policy: &MigrationPolicySpec, here: &HostState, there: &HostState) -> bool {
+    let is_asked = policy.control == Control::Managed
+        && (policy.post_copy.is_some() || policy.timeout.action == TimeoutAction::PostCopy);
+    let is_old = |host: &HostState| numbers(&host.libvirt_version).is_some_and(|v| v < vec![8, 5]);
     is_asked && (is_old(here) || is_old(there))
 }
 

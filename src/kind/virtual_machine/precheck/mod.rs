@@ -26,7 +26,7 @@ mod tests;
 mod topology;
 
 pub(crate) use devices::immovable_devices;
-pub(crate) use hypervisor::splits_connections;
+pub(crate) use hypervisor::{post_copy_needs_drover, splits_connections};
 pub(crate) use storage::missing_pools;
 
 use super::VirtualMachineSpec;

@@ -11,6 +11,10 @@ use virt_sys as sys;
 /// The first libvirt with `VIR_MIGRATE_PARAM_MIGRATE_DISKS_DETECT_ZEROES`, as libvirt numbers its releases.
 const DETECTS_ZEROES: u32 = 10_009_000;
 
+/// The first libvirt that leaves both halves of a machine in post-copy as they are when the connection is gone over which the
+/// migration is driven, so that it ends by itself (seen with 9.0 and 11.3); before, the destination's half ended with it.
+const KEEPS_HALVES: u32 = 8_005_000;
+
 /// What a host says of itself in its capabilities.
 async fn facts(host: &Host) -> Result<HostState, Fault> {
     host.call("read its capabilities", |c| {
@@ -54,6 +58,17 @@ pub(super) async fn keeps_holes(from: &Host, to: &Host) -> bool {
 }
 
 async fn detects_zeroes(host: &Host) -> bool {
+    is_at_least(host, DETECTS_ZEROES).await
+}
+
+/// Whether a machine in post-copy outlives whoever drives its migration, on both hosts.
+pub(super) async fn keeps_halves(from: &Host, to: &Host) -> bool {
+    let (here, there) = tokio::join!(is_at_least(from, KEEPS_HALVES), is_at_least(to, KEEPS_HALVES));
+    here && there
+}
+
+/// Whether the daemon is of this version or a later one, as far as it tells.
+async fn is_at_least(host: &Host, version: u32) -> bool {
     let what = "read libvirt's version";
-    host.call(what, move |c| c.lib_version().during(what)).await.is_ok_and(|v| v >= DETECTS_ZEROES)
+    host.call(what, move |c| c.lib_version().during(what)).await.is_ok_and(|v| v >= version)
 }

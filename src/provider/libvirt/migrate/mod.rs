@@ -143,7 +143,12 @@ pub(super) async fn act(hosts: &Hosts, m: &Migration, ctx: &StepCtx) -> Result<(
     let (from, to) = (hosts.get(&m.from)?, hosts.get(&m.to)?);
     let before = sides(from, to, m).await?;
     let ended = match before.place() {
-        Place::There => return clean(from, to, m, None).await,
+        Place::There => {
+            clean(from, to, m, None).await?;
+            // What it was before nobody knows any more.
+            tell(to, m, before.destination.as_ref(), ctx).await;
+            return Ok(());
+        }
         Place::Moving { .. } => {
             tracing::info!(uuid = %m.uuid, from = %m.from, to = %m.to, "taking up a migration that is under way");
             match follow::follow(from, m.uuid, Some(m), ctx, None).await {
@@ -167,15 +172,21 @@ pub(super) async fn act(hosts: &Hosts, m: &Migration, ctx: &StepCtx) -> Result<(
         }
     };
     judge(from, to, m, before.source.as_ref(), ended).await?;
-    if live(m) {
-        if let Some(progress) = completed(to, m.uuid).await {
-            (ctx.progress)(progress);
-        }
-        for Note { text, hint } in prove::prove(to, m, before.source.as_ref()).await {
-            (ctx.note)(Note { text: format!("`{}` has moved to `{}`: {text}", m.name, m.to), hint });
-        }
-    }
+    tell(to, m, before.source.as_ref(), ctx).await;
     Ok(())
+}
+
+/// Tells what a move was that has come about, and what is not in order with its machine. `before` is the machine as it was.
+async fn tell(to: &Host, m: &Migration, before: Option<&DomainState>, ctx: &StepCtx) {
+    if !live(m) {
+        return;
+    }
+    if let Some(progress) = completed(to, m.uuid).await {
+        (ctx.progress)(progress);
+    }
+    for Note { text, hint } in prove::prove(to, m, before).await {
+        (ctx.note)(Note { text: format!("`{}` has moved to `{}`: {text}", m.name, m.to), hint });
+    }
 }
 
 /// What a migration was, from the statistics of the completed job, which the destination keeps. Nothing after a post-copy
@@ -308,6 +319,15 @@ async fn drive(
     paused: bool,
     managed: bool,
 ) -> Result<Ended, ActError> {
+    let mut adapted = m.clone();
+    if managed && live(m) && m.may_post_copy() && !check::keeps_halves(from, to).await {
+        tracing::warn!(
+            uuid = %m.uuid, from = %m.from, to = %m.to,
+            "post-copy is left out: Drover drives this migration, and this libvirt would lose the machine's memory with Drover"
+        );
+        adapted.leave_out_post_copy();
+    }
+    let m = &adapted;
     let over = CancellationToken::new();
     let keeps_holes = live(m) && !m.copy.is_empty() && !m.incremental && check::keeps_holes(from, to).await;
     let call = async {

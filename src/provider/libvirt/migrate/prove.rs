@@ -81,7 +81,8 @@ async fn look(to: &Host, uuid: Uuid, runs: bool) -> Result<Option<Vec<Flaw>>, Fa
             }
             // QEMU stops a guest whose disk gives an error (`werror=stop`), and only then knows which it was.
             let mut flaws = if state.is_active() { disks(&found)? } else { Vec::new() };
-            flaws.push(stands_still(&state));
+            let has_errors = !flaws.is_empty();
+            flaws.push(stands_still(&state, has_errors));
             return Ok(Some(flaws));
         }
         let xml = found.xml_desc(0).during("read its definition")?;
@@ -92,11 +93,12 @@ async fn look(to: &Host, uuid: Uuid, runs: bool) -> Result<Option<Vec<Flaw>>, Fa
     .await
 }
 
-/// A machine that ran before it moved, and does not now.
-fn stands_still(state: &DomainState) -> Flaw {
+/// A machine that ran before it moved, and does not now. libvirt, busy with letting it run, does not always say that it was
+/// an error of a disk.
+fn stands_still(state: &DomainState, has_errors: bool) -> Flaw {
     let passing = (state.state == RunState::Paused).then_some(NETWORK_WITHIN);
     let hint = match state.reason.as_str() {
-        "io-error" => {
+        reason if has_errors || reason == "io-error" => {
             "one of its disks gives errors: look at the free space and the rights of its pool, then `virsh resume`"
         }
         _ => {
@@ -193,4 +195,38 @@ fn is_silent(fault: &Fault) -> bool {
         fault.code(),
         Some(sys::VIR_ERR_AGENT_UNRESPONSIVE | sys::VIR_ERR_AGENT_UNSYNCED | sys::VIR_ERR_AGENT_COMMAND_TIMEOUT)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn domain(state: RunState, reason: &str) -> DomainState {
+        DomainState::new("web-1".into(), Uuid::nil(), state, reason.into(), true)
+    }
+
+    #[test]
+    fn a_machine_that_stands_still_is_waited_for_only_where_it_may_go_on() {
+        let paused = stands_still(&domain(RunState::Paused, "io-error"), false);
+        assert_eq!(paused.note.text, "it ran before, and is paused (io-error) now");
+        assert!(paused.note.hint.contains("free space") && paused.passing == Some(NETWORK_WITHIN));
+        let in_between = stands_still(&domain(RunState::Paused, "user"), true);
+        assert!(in_between.note.hint.contains("free space"), "{}", in_between.note.hint);
+        let off = stands_still(&domain(RunState::Off, "crashed"), false);
+        assert_eq!(off.note.text, "it ran before, and is off (crashed) now");
+        assert!(off.note.hint.contains("/var/log/libvirt/qemu") && off.passing.is_none());
+    }
+
+    #[test]
+    fn an_agent_is_asked_where_the_guest_has_opened_its_channel() {
+        let xml = |name: &str, state: &str| {
+            format!(
+                "<domain><devices><channel type='unix'><target type='virtio' name='{name}' state='{state}'/></channel></devices></domain>"
+            )
+        };
+        assert!(has_agent(&xml("org.qemu.guest_agent.0", "connected")));
+        assert!(!has_agent(&xml("org.qemu.guest_agent.0", "disconnected")));
+        assert!(!has_agent(&xml("com.redhat.spice.0", "connected")));
+        assert!(!has_agent("<domain"));
+    }
 }

@@ -102,6 +102,11 @@ pub(super) async fn prepare(to: &Host, live: bool, copy: &[MigratedVolume], sour
             let why = format!("volume `{}` does not lie over `{}` any more", v.volume, planned.path);
             return Err(Fault::refused(why, "plan again"));
         }
+        if let (None, Some(below), false) = (&v.backing, &source.backing, live) {
+            // Nobody has compared it with what the destination has at that path.
+            let why = format!("volume `{}` lies over `{below}` now, of which the plan knows nothing", v.volume);
+            return Err(Fault::refused(why, "plan again"));
+        }
         to.call_within("make room for its disks", DELETE_WITHIN, move |c| {
             prepare_one(c, &v, capacity, needed, backing.as_deref(), live)
         })
@@ -157,7 +162,18 @@ fn prepare_one(
     // QEMU writes only what lies above the backing image, so that has to be below from the start.
     let below = v.backing.as_ref().filter(|_| live).map(|b| (b.path.as_str(), b.format.as_str()));
     let definition = volume::definition(&v.volume, capacity, &v.format, true, below);
-    StorageVol::create_xml(&pool, &definition, 0).during(format!("make volume `{}`", v.volume)).map(drop)
+    let made = StorageVol::create_xml(&pool, &definition, 0).during(format!("make volume `{}`", v.volume))?;
+    // The machine's definition says where its disk is, and goes along as it is.
+    let path = made.path().during(format!("read volume `{}`", v.volume))?;
+    if path != v.path {
+        // It has its marker, so that whoever gives the move up removes it.
+        let why = format!(
+            "pool `{}` has volume `{}` at `{path}` there, and the machine's disk is `{}`",
+            v.to_pool, v.volume, v.path
+        );
+        return Err(Fault::refused(why, "give the pool the same target path on both hosts"));
+    }
+    Ok(())
 }
 
 /// Size of a marker: some pool types have no volume of nothing.

@@ -75,7 +75,7 @@ pub(super) fn stop(m: &Migration, place: Place, sides: &Sides, fault: Option<&Fa
     let error = |text: &str| ActError::permanent(format!("`{}`: {text}{said}; {words}", m.name));
     match place {
         Place::Broken | Place::Moving { post_copy: true } => error("its post-copy migration broke").hint(
-            "heal the link between the hosts: QEMU goes on by itself. Do not destroy, undefine or restart either side: \
+            "heal the link between the hosts: QEMU goes on by itself, also where Drover drove the move and was stopped. Do not destroy, undefine or restart either side: \
              each holds a part of its memory",
         ),
         Place::HandingOver => {

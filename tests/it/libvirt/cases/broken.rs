@@ -7,7 +7,7 @@ use std::time::Instant;
 
 /// Runs a script on a host, which has to succeed.
 #[track_caller]
-fn on(lab: &Lab, host: &str, script: &str) -> String {
+pub(super) fn on(lab: &Lab, host: &str, script: &str) -> String {
     let out = lab.inside(host, &["sh", "-ec", script]);
     assert!(out.status.success(), "{script}: {}", String::from_utf8_lossy(&out.stderr));
     String::from_utf8_lossy(&out.stdout).trim().to_owned()

@@ -21,6 +21,12 @@ fn ways_that_do_not_go_together_are_refused_and_the_machine_stays() {
             ("mt went with QEMU 9.1", None, compressed("mt"), "compress"),
             ("xbzrle over several connections", Some(2), compressed("xbzrle"), "compress"),
             ("zstd over one connection", None, compressed("zstd"), "compress"),
+            (
+                "post-copy over several connections, before QEMU 10.1",
+                Some(2),
+                Tuning { post_copy_passes: Some(9), ..Tuning::default() },
+                "multifd",
+            ),
             ("zero-copy over one connection", None, zero_copy.clone(), "zero"),
             ("zero-copy, encrypted", Some(2), Tuning { tls: true, ..zero_copy.clone() }, "zero"),
             (

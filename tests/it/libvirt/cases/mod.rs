@@ -11,6 +11,8 @@ mod limits;
 mod network;
 mod offline;
 mod paused;
+mod phases;
+mod releases;
 mod storage;
 
 use super::moves::{act, born, copied, in_client, local_pool, mark, migration, moved, moving, pool, stayed, writer};

@@ -69,12 +69,76 @@ fn what_is_at_the_disks_place_is_kept_unless_it_is_half_a_copy() {
     assert!(bytes.len() == 8 << 20 && bytes[..2 << 20].iter().all(|b| *b == 5), "the disk is another");
 }
 
+/// Case 33: a pool of the name is there, and what is made in it would not be where the machine's definition says.
+#[test]
+fn a_pool_that_is_elsewhere_there_gets_no_copy() {
+    let Some(lab) = Lab::shared() else { return };
+    let vm = lab.guest("elsewhere");
+    let name = vm.name().to_owned();
+    let place = |host: &str| format!("/srv/local/{name}-{host}");
+    for host in ["a", "b"] {
+        assert!(lab.inside(host, &["mkdir", &place(host)]).status.success());
+    }
+    let disk = format!("{}/{name}.img", place("a"));
+    std::fs::write(lab.local_folder("a").join(format!("{name}-a/{name}.img")), [5; 1 << 20]).unwrap();
+    let uuid = bare(&lab, &vm, &[&format!("disk={disk}")]);
+    let volume = MigratedVolume { pool: name.clone(), to_pool: name.clone(), path: disk, ..copied(&vm, 1) };
+    let m = Migration { copy: vec![volume], ..migration(&lab, &vm, uuid) };
+    in_client(&lab, async || {
+        let writer = writer();
+        for host in ["a", "b"] {
+            pool(&writer, host, &name, &place(host)).await;
+        }
+        let is_refused = |error: ActError| {
+            let there = format!("{}/{name}.img", place("b"));
+            assert!(error.message.contains(&there) && !error.transient, "{error}");
+            assert!(error.hint.as_ref().is_some_and(|h| h.contains("target path")), "{:?}", error.hint);
+            let left = lab.inside("b", &["ls", "-A", &place("b")]);
+            assert_eq!(String::from_utf8_lossy(&left.stdout), "", "left behind");
+        };
+        is_refused(fails(&lab, &writer, &m).await);
+        // Off, libvirt would take the definition, and the machine would have no disk.
+        lab.virsh_ok("a", &["destroy", &name]);
+        let off = Migration { way: MigrationWay::Offline, ..m };
+        is_refused(act(&writer, &off, &step(SOON)).await.unwrap_err());
+    });
+    assert_eq!((vm.state("a").as_str(), vm.state("b").as_str()), ("shut off", "absent"));
+    for host in ["a", "b"] {
+        lab.virsh_ok(host, &["pool-destroy", &name]);
+        lab.virsh_ok(host, &["pool-undefine", &name]);
+        assert!(lab.inside(host, &["rm", "-r", &place(host)]).status.success());
+    }
+}
+
 /// A disk whose holes reach the file below it.
 fn sparse(path: &str, target: &str) -> String {
     format!(
         "extra=<disk type='file' device='disk'><driver name='qemu' type='raw' discard='unmap'/><source file='{path}'/>\
          <target dev='{target}' bus='virtio'/></disk>"
     )
+}
+
+/// What the source's QEMU says of itself while it sends memory, after the disks: its connections, whether its mirrors are
+/// written to together with the disks, and its objects.
+async fn sending(lab: &Lab, vm: &Guest<'_>, host: &str) -> (u64, Vec<bool>, String) {
+    let ask = |command: &str, arguments: &str| -> serde_json::Value {
+        let text = format!("{{\"execute\": \"{command}\"{arguments}}}");
+        serde_json::from_str(&lab.virsh_ok(host, &["qemu-monitor-command", vm.name(), &text])).unwrap()
+    };
+    let begun = std::time::Instant::now();
+    while ask("query-migrate", "")["return"]["ram"]["transferred"].as_u64().is_none_or(|bytes| bytes == 0) {
+        assert!(begun.elapsed() < SOON, "no memory flows: {}", ask("query-migrate", ""));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let jobs = ask("query-block-jobs", "");
+    let synced = jobs["return"].as_array().unwrap().iter().map(|j| j["actively-synced"] == true).collect();
+    let parameters = ask("query-migrate-parameters", "");
+    let capabilities = ask("query-migrate-capabilities", "");
+    let is_on =
+        capabilities["return"].as_array().unwrap().iter().any(|c| c["capability"] == "multifd" && c["state"] == true);
+    let connections = if is_on { parameters["return"]["multifd-channels"].as_u64().unwrap() } else { 1 };
+    let objects = ask("qom-list", ", \"arguments\": {\"path\": \"/objects\"}");
+    (connections, synced, objects.to_string())
 }
 
 /// Cases 41 and 42: a raw and a qcow2 disk, each way of copying; what was a hole stays one.
@@ -93,7 +157,7 @@ fn disks_are_copied_by_each_way_and_stay_sparse() {
     let made = lab.inside("a", &["sh", "-c", &make]);
     assert!(made.status.success(), "{made:?}");
     let disk = format!("disk={}", path(&first));
-    let uuid = bare(&lab, &vm, &[&disk, "fmt=qcow2", &sparse(&path(&second), "vdb")]);
+    let uuid = bare(&lab, &vm, &[&disk, "fmt=qcow2", &sparse(&path(&second), "vdb"), "mem=2048"]);
     let copy = [("vda", &first, "qcow2"), ("vdb", &second, "raw")].map(|(target, volume, format)| MigratedVolume {
         target: target.into(),
         volume: volume.clone(),
@@ -111,8 +175,19 @@ fn disks_are_copied_by_each_way_and_stay_sparse() {
             (Some(2), Tuning::default()),
             (None, Tuning { synchronous_writes: true, ..Tuning::default() }),
         ] {
-            let m = Migration { parallel, tuning, ..next.clone() };
-            arrives(&lab, &writer, &m).await;
+            let m = Migration { parallel, tuning, bandwidth_mib: Some(1), ..next.clone() };
+            let (step, mut seen) = (step(SOON), None);
+            while_under_way(act(&writer, &m, &step), &step, async || {
+                seen = Some(sending(&lab, &vm, &m.from).await);
+                hurry(&lab, &vm, &m.from);
+            })
+            .await
+            .unwrap();
+            moved(&writer, &m).await;
+            let (connections, synced, objects) = seen.unwrap();
+            assert_eq!(connections, parallel.map_or(1, u64::from), "{:?}", m.tuning);
+            assert_eq!(synced, [m.tuning.synchronous_writes; 2], "{:?}", m.tuning);
+            assert_eq!(objects.contains("_tls0"), m.tuning.tls, "{:?}: {objects}", m.tuning);
             no_litter(&lab, &vm, &m.from);
             for file in [&first, &second] {
                 let taken = std::fs::metadata(lab.local_folder(&m.to).join(file)).unwrap().blocks() * 512;

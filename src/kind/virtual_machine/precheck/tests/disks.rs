@@ -69,6 +69,11 @@ fn a_disk_that_is_not_shared_is_copied_or_holds_back() {
         .with(|w| w.b.pools.get_mut("p").unwrap().active = false)
         .is(P::StorageRoom, Unknown, &["not started"])
         .is(P::CopyTarget, Unknown, &[]);
+    // Its definition goes along as it is, with the disk's path in it.
+    let elsewhere = |w: &mut World| w.b.pools.get_mut("p").unwrap().target = Some("/other".into());
+    let world = copied(&[]).with(elsewhere).is(P::CopyTarget, Block, &["/local on `a`", "/other on `b`", "disk vda"]);
+    assert!(world.look().copy.is_empty());
+    copied(&[]).with(|w| w.b.pools.get_mut("p").unwrap().target = Some("/local/".into())).is(P::CopyTarget, Pass, &[]);
     // Names prove nothing: the pool is declared on the source only.
     copied(&[]).with(|w| w.resources.storage_pools.get_mut("p").unwrap().spec.hosts = vec!["a".into()]).is(
         P::Disks,

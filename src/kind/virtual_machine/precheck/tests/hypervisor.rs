@@ -45,6 +45,32 @@ fn parallel_connections_are_left_out_where_post_copy_is_asked_for_and_qemu_has_o
     asked("10.0.2", "10.0.2").with(post_copy).off().is(P::Versions, Pass, &[]);
 }
 
+/// Before libvirt 8.5 the destination's half of a machine in post-copy ends with the connection of whoever drives the move.
+#[test]
+fn post_copy_is_left_out_where_it_would_end_with_drover() {
+    use crate::kind::migration_policy::{Control, PostCopy, TimeoutAction};
+    let asked = |here: &str, there: &str| {
+        let (here, there) = (here.to_owned(), there.to_owned());
+        World::new().with(|w| {
+            w.policy.control = Control::Managed;
+            w.policy.post_copy = Some(PostCopy { after: None, passes: Some(3), bandwidth: None });
+            (w.a.libvirt_version, w.b.libvirt_version) = (here, there);
+        })
+    };
+    let words = ["post-copy is left out", "8.0.0", "PeerToPeer"];
+    let world = asked("8.0.0", "8.5.0").is(P::Versions, Warn, &words[..2]);
+    let hints = world.look().checks.into_iter().filter_map(|c| c.hint).collect::<String>();
+    assert!(hints.contains(words[2]), "{hints}");
+    asked("8.5.0", "8.4.0").is(P::Versions, Warn, &words[..1]);
+    asked("8.5.0", "11.3.0").is(P::Versions, Pass, &[]);
+    asked("8.0.0", "8.0.0").with(|w| w.policy.control = Control::Auto).is(P::Versions, Pass, &[]);
+    asked("8.0.0", "8.0.0").with(|w| w.policy.post_copy = None).is(P::Versions, Pass, &[]);
+    let at_the_end = |w: &mut World| {
+        (w.policy.post_copy, w.policy.timeout.action) = (None, TimeoutAction::PostCopy);
+    };
+    asked("8.0.0", "8.0.0").with(at_the_end).is(P::Versions, Warn, &words[..1]);
+}
+
 #[test]
 fn a_machine_type_must_be_known_for_a_machine_that_is_off_as_well() {
     let old = || World::new().with(|w| w.b.machine_types = vec!["pc-q35-7.2".into(), "pc-q35-8.1".into()]);
