@@ -14,7 +14,7 @@
 //!
 //! *First floor*, the outside world behind small traits:
 //! - [`source`]: folders, standard input, Git.
-//! - [`provider`]: libvirt and the simulator.
+//! - [`provider`]: libvirt, Kubernetes and the simulator.
 //! - [`journal`]: crashes and history.
 //! - [`execute`]: carries a plan out.
 //! - [`config`], [`telemetry`]: the operator's configuration, and the log.

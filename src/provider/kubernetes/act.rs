@@ -352,3 +352,27 @@ pub(super) async fn verify(clusters: &Clusters, action: &ClusterAction, ctx: &St
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_on_its_way_out_says_what_holds_it() {
+        let value = json!({
+            "metadata": {"name": "n", "uid": "u", "deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["a/b"]},
+            "status": {"conditions": [{"type": "NamespaceFinalizersRemaining", "status": "True", "message": "x has c/d"}]},
+        });
+        let there = object::read("c", "v1", "Namespace", value).unwrap();
+        let said = leaving(&there);
+        assert!(said.contains("Namespace n") && said.contains("a/b") && said.ends_with("in it: x has c/d"), "{said}");
+    }
+
+    #[test]
+    fn what_changes_with_every_write_is_no_difference_and_our_own_fields_are() {
+        let managed = |field: &str| json!([{"manager": "drover", "fieldsV1": {"f:data": {field: {}}}}, {"manager": "x", "time": field}]);
+        let of = |version: &str, field: &str| json!({"metadata": {"resourceVersion": version, "managedFields": managed(field)}, "data": {}});
+        assert_eq!(comparable(&of("1", "f:a")), comparable(&of("2", "f:a")));
+        assert_ne!(comparable(&of("1", "f:a")), comparable(&of("1", "f:b")));
+    }
+}
