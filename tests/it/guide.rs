@@ -118,7 +118,7 @@ async fn openshift(server: &Server, version: &str, with_olm: bool) -> kube::Clie
     let object = CLUSTER_VERSION.object("version", json!({ "spec": { "clusterID": id } }));
     api.create(&PostParams::default(), &object).await.unwrap();
     let status = json!({ "status": {
-        "desired": { "version": version, "image": "example.com/release" }, "availableUpdates": null, "observedGeneration": 1, "versionHash": "x",
+        "desired": { "version": version, "image": "example.com/release" }, "availableUpdates": [], "observedGeneration": 1, "versionHash": "x",
         "history": [{
             "state": "Completed", "version": version, "image": "example.com/release", "verified": false,
             "startedTime": "2026-01-01T00:00:00Z", "completionTime": "2026-01-01T01:00:00Z",

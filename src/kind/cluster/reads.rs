@@ -2,7 +2,7 @@
 //! does Drover need a right to it.
 
 use super::objects::{FLEET_LABEL, NAMESPACE};
-use super::{ClusterSpec, Exemption, Install, Role};
+use super::{ClusterSpec, Install, Role};
 use crate::observed::Right;
 use std::collections::BTreeMap;
 
@@ -205,7 +205,8 @@ pub fn reads(name: &str, all: &BTreeMap<String, ClusterSpec>) -> Vec<Read> {
     // Exemptions that are not wanted any more are taken away, so they are looked for in any case.
     list.push(Read::new("networking.k8s.io", V1, "NetworkPolicy", "networkpolicies", Which::Labelled));
     let has_egress = all.values().filter_map(|s| s.migration_toolkit.as_ref()?.egress.as_ref());
-    if has_egress.filter(|e| e.rules != Exemption::None).count() > 0 {
+    // Also with `rules: None`, which takes out what was put in before.
+    if has_egress.count() > 0 {
         list.push(Read::new("network.openshift.io", V1, "EgressNetworkPolicy", "egressnetworkpolicies", Which::All));
         list.push(Read::new("k8s.ovn.org", V1, "EgressFirewall", "egressfirewalls", Which::All));
     }

@@ -222,7 +222,7 @@ fn exempt(grants: &mut Grants, toolkit: &MigrationToolkit) {
     if toolkit.rsync_network_policies.lasting() != Exemption::None {
         grants.everywhere("networking.k8s.io", &["networkpolicies"], &["create", "delete", "patch"]);
     }
-    if toolkit.egress.as_ref().is_some_and(|e| e.rules != Exemption::None) {
+    if toolkit.egress.is_some() {
         for (group, resource) in [("network.openshift.io", "egressnetworkpolicies"), ("k8s.ovn.org", "egressfirewalls")]
         {
             grants.everywhere(group, &[resource], &["patch"]);

@@ -46,11 +46,16 @@ pub fn draft(m: &Manifest<ClusterSpec>, ctx: &Context<'_>, out: &mut Drafts) {
     let blocks = check::check(&site, ctx, out);
     let mark = out.mark();
     match remove::is_leaving(&site, ctx, out) {
-        true => remove::draft(&site, &blocks, out),
+        true => {
+            network::draft(&site, &blocks, out);
+            remove::draft(&site, &blocks, out);
+        }
         false => {
             install::draft(&site, &blocks, out);
             register::draft(&site, &blocks, out);
-            network::draft(&site, &blocks, out);
+            if m.spec.migration_toolkit.is_some() {
+                network::draft(&site, &blocks, out);
+            }
         }
     }
     if ctx.settings.drift == Drift::Report && ctx.options.is_drift(&m.id()) && !out.since(mark).is_empty() {

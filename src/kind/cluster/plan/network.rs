@@ -5,8 +5,8 @@ use super::Site;
 use super::chain::Chain;
 use super::want::{exempted, is_ours, policies};
 use crate::finding::{Code, Finding};
-use crate::kind::cluster::Exemption;
 use crate::kind::cluster::objects::{RANGES_ANNOTATION, with_allowed};
+use crate::kind::cluster::{Exemption, MigrationToolkit};
 use crate::model::ObjectRef;
 use crate::observed::ObjectState;
 use crate::plan::{Block, Change, Drafts, Effect, Operation};
@@ -14,7 +14,9 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
 pub(super) fn draft(site: &Site<'_>, blocks: &[Block], out: &mut Drafts) {
-    let Some(toolkit) = &site.m.spec.migration_toolkit else { return };
+    // Where nothing is said of MTC any more nothing is exempted.
+    let none = MigrationToolkit::default();
+    let toolkit = site.m.spec.migration_toolkit.as_ref().unwrap_or(&none);
     let wanted = exempted(toolkit);
     for (i, namespace) in toolkit.exempted_namespaces.iter().enumerate() {
         if !site.state.namespaces.contains_key(namespace) {

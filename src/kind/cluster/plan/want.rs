@@ -71,7 +71,8 @@ pub(super) fn owner(name: &str) -> String {
     use sha2::Digest as _;
     let digest = sha2::Sha256::digest(name.as_bytes());
     let tail: String = digest.iter().take(6).map(|b| format!("{b:02x}")).collect();
-    format!("{}-{tail}", &full[..50])
+    let head: String = full.chars().take(50).collect();
+    format!("{head}-{tail}")
 }
 
 /// Whose an object is: fleet and resource.

@@ -488,3 +488,17 @@ fn what_was_installed_by_hand_is_imported_and_the_next_plan_is_empty() {
     assert_eq!((steps(&plan), changes(&plan)), (Vec::new(), Vec::new()));
     assert_eq!(steps(&world.plan_from(&world.look())), Vec::<String>::new());
 }
+
+#[test]
+fn exemptions_go_with_the_toolkit() {
+    let with = "migrationToolkit: {install: OLM, channel: release-v1.7, rsyncNetworkPolicies: true, exemptedNamespaces: [default]}";
+    let mut world = World::new(&[("ocp4", "openshift-4.10", with)]);
+    world.converge();
+    let is_policy = |o: &ObjectRef| o.kind == "NetworkPolicy";
+    assert_eq!(world.fake.on("ocp4").objects.keys().filter(|o| is_policy(o)).count(), 2);
+    world.says(&[("ocp4", "")]);
+    assert_eq!(steps(&world.plan()), Vec::<String>::new(), "what nothing is said of stays");
+    world.says(&[("ocp4", "migrationToolkit: {install: None, prune: true}")]);
+    world.converge();
+    assert_eq!(world.fake.on("ocp4").objects.keys().filter(|o| is_policy(o)).count(), 0);
+}
