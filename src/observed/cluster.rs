@@ -16,6 +16,9 @@ pub struct ClusterState {
     pub uid: String,
     /// The address by which Drover reaches its API server.
     pub server: String,
+    /// The CA of that address, where its credentials say one: PEM, in base64, as kubeconfigs and MTC write it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca: Option<String>,
     /// Kubernetes' version, `v1.23.5`.
     pub version: String,
     /// The platform as manifests write it: `openshift-4.10`, `kubernetes-1.29`.

@@ -79,7 +79,7 @@ pub fn order(drafts: &mut Drafts, hold: impl FnOnce(&mut [StepDraft], &mut [BTre
 fn waits_for(summary: &str) -> Block {
     Block {
         code: Code::GuardRail,
-        reason: format!("it comes after a step that is held back: {summary}"),
+        reason: format!("{}{summary}", super::types::AFTER_ANOTHER),
         way_out: "free that step".into(),
     }
 }

@@ -303,6 +303,16 @@ pub struct Block {
     pub way_out: String,
 }
 
+/// How the reason of a block begins that only says that an earlier step is held back.
+pub(super) const AFTER_ANOTHER: &str = "it comes after a step that is held back: ";
+
+impl Block {
+    /// Whether it only says that an earlier step is held back.
+    pub fn is_of_an_earlier_step(&self) -> bool {
+        self.reason.starts_with(AFTER_ANOTHER)
+    }
+}
+
 impl Step {
     /// The domain that it is about, where it is about one.
     pub fn machine(&self) -> Option<uuid::Uuid> {

@@ -94,10 +94,18 @@ impl Writer {
         for field in resource.fields(self.full) {
             self.field(out, &field)?;
         }
-        for number in &resource.held_back {
-            if let Some(step) = view.steps.get(number - 1) {
+        // Each reason once; that later steps wait for the one that is held back goes without saying.
+        let held: Vec<_> = resource.held_back.iter().filter_map(|n| view.steps.get(n - 1)).collect();
+        let blocks = || held.iter().flat_map(|s| &s.step.blocked_by);
+        let has_own = blocks().any(|b| !b.is_of_an_earlier_step());
+        let mut told = Vec::new();
+        for step in &held {
+            let is_new =
+                step.step.blocked_by.iter().any(|b| !told.contains(&b) && !(has_own && b.is_of_an_earlier_step()));
+            if is_new || (step.step.blocked_by.is_empty() && !has_own) {
                 self.held_back(out, step, "      ")?;
             }
+            told.extend(&step.step.blocked_by);
         }
         writeln!(out)
     }

@@ -28,6 +28,8 @@ pub(super) struct Access {
     pub server: String,
     /// When its credentials end, where they say.
     pub credentials_end: Option<Timestamp>,
+    /// The CA in it, as a kubeconfig writes it.
+    pub ca: Option<String>,
 }
 
 impl std::fmt::Debug for Access {
@@ -118,7 +120,7 @@ impl Maker<'_> {
         }
         let credentials_end = ended(&user);
         config.auth_info = user;
-        Ok(Access { config, server, credentials_end })
+        Ok(Access { config, server, credentials_end, ca: cluster.certificate_authority_data.clone() })
     }
 
     /// Cluster and user of the context that is meant.
@@ -189,7 +191,7 @@ impl Maker<'_> {
             return Err(self.fault(why).hint("save the token alone, as it is, and not in base64"));
         }
         config.auth_info.token = Some(token.expose().clone().into());
-        Ok(Access { config, server: spec.server.clone(), credentials_end: ends::token(token.expose()) })
+        Ok(Access { config, server: spec.server.clone(), credentials_end: ends::token(token.expose()), ca: None })
     }
 
     /// The cluster that Drover runs in, by what the kubelet gives every pod. The files are read again as they are renewed.
@@ -210,7 +212,7 @@ impl Maker<'_> {
         let mut config = Config::new(self.address(&server)?);
         config.root_cert_file = Some(ca);
         config.auth_info.token_file = Some(token.to_string_lossy().into_owned());
-        Ok(Access { config, server, credentials_end: ends::token(&text) })
+        Ok(Access { config, server, credentials_end: ends::token(&text), ca: None })
     }
 
     fn address(&self, server: &str) -> Result<http::Uri, Fault> {

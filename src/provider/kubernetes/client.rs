@@ -131,6 +131,8 @@ pub(super) struct Connection {
     pub server: String,
     /// When its credentials end.
     pub credentials_end: Option<Timestamp>,
+    /// The CA of the address, as a kubeconfig writes it.
+    pub ca: Option<String>,
     client: kube::Client,
     timeout: Duration,
     pace: Pace,
@@ -143,14 +145,14 @@ impl Connection {
     pub fn new(
         cluster: &str,
         server: String,
-        credentials_end: Option<Timestamp>,
+        (credentials_end, ca): (Option<Timestamp>, Option<String>),
         client: kube::Client,
         limits: &Limits,
     ) -> Self {
         let timeout = limits.timeout.duration().max(Duration::from_millis(1));
         let (pace, breaker) = (Pace::new(limits), Breaker::default());
         let cluster = cluster.to_owned();
-        Self { cluster, server, credentials_end, client, timeout, pace, breaker, allowed: Mutex::default() }
+        Self { cluster, server, credentials_end, ca, client, timeout, pace, breaker, allowed: Mutex::default() }
     }
 
     /// Whether Drover has been told lately that it has a right.

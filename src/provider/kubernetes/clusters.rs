@@ -94,7 +94,7 @@ impl Clusters {
         let via: Vec<&str> = via.iter().copied().chain([cluster]).collect();
         let keys = Keys { clusters: self, via: &via };
         let access = access(cluster, spec, &self.options, &keys, deadline).await?;
-        let Access { config, server, credentials_end } = access;
+        let Access { config, server, credentials_end, ca } = access;
         // Reading files and running a credential plugin: both may take their time.
         let made = tokio::task::spawn_blocking(move || kube::Client::try_from(config));
         // The client has a task of its own, which belongs to this runtime.
@@ -102,7 +102,7 @@ impl Clusters {
             Ok(made) => made.map_err(|e| Fault::of_client(cluster, "connect", None, &e))?,
             Err(_) => return Err(fault(FaultKind::Access, "the credentials cannot be used".into())),
         };
-        let connection = Arc::new(Connection::new(cluster, server, credentials_end, client, &spec.limits));
+        let connection = Arc::new(Connection::new(cluster, server, (credentials_end, ca), client, &spec.limits));
         *slot = Some(connection.clone());
         Ok(connection)
     }

@@ -61,6 +61,7 @@ async fn whole(clusters: &Clusters, connection: &Connection, deadline: Instant) 
     };
     let mut state = ClusterState {
         server: connection.server.clone(),
+        ca: connection.ca.clone(),
         version: version.value.git_version.clone(),
         served: kinds.all().collect(),
         credentials_end: connection.credentials_end,

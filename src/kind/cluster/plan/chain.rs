@@ -85,8 +85,11 @@ impl<'a> Chain<'a> {
         }
         self.note(&compared, want, &shown, out);
         let verb = if want.create_only { "create" } else { "apply" };
-        let mut step =
-            self.step(want.action(), format!("{verb} {} on {}", want.id, want.cluster), why(&compared, want));
+        let mut step = self.step(
+            want.action(compared.by_hand),
+            format!("{verb} {} on {}", want.id, want.cluster),
+            why(&compared, want),
+        );
         step.blocked_by.extend(blocks);
         step.undo = Some(match (compared.exists, want.id.kind.as_str()) {
             (true, _) => "put the manifest back as it was".into(),

@@ -32,6 +32,8 @@ pub(super) struct Compared {
     pub obstacle: Option<Obstacle>,
     /// Secret values of which it is not known whether they are there.
     pub unsure: bool,
+    /// Whether fields that people have set by hand are to be taken back.
+    pub by_hand: bool,
 }
 
 /// Why an object cannot be brought to what is wanted.
@@ -53,9 +55,29 @@ impl Compared {
         !self.exists || !self.changes.is_empty()
     }
 
-    fn same() -> Self {
-        Self { exists: true, changes: Vec::new(), obstacle: None, unsure: false }
+    /// What is to become of conflicts: what a person has changed by hand on an object of ours is drift, and is put back; the
+    /// fields of other managers are theirs.
+    fn settle(&mut self, conflicts: Vec<FieldConflict>, want: &Want, value: &Value, scene: &Scene<'_>) {
+        if conflicts.is_empty() || want.force {
+            return;
+        }
+        let is_ours = owner_of(value).is_some_and(|(fleet, _)| fleet == scene.resources.fleet());
+        match is_ours && conflicts.iter().all(|c| is_by_hand(&c.manager)) {
+            true => self.by_hand = true,
+            false => self.obstacle = Some(Obstacle::Conflict(conflicts)),
+        }
     }
+
+    fn same() -> Self {
+        Self { exists: true, changes: Vec::new(), obstacle: None, unsure: false, by_hand: false }
+    }
+}
+
+/// Whether a field manager is what people change objects with by hand: `kubectl edit`, `kubectl patch`, `oc`, OpenShift's
+/// console (whose manager is its user agent). Flux takes fields back from the same ones.
+fn is_by_hand(manager: &str) -> bool {
+    let tool = manager.split('-').next().unwrap_or_default();
+    matches!(tool, "kubectl" | "oc") || manager.starts_with("Mozilla")
 }
 
 /// How an object is named in fields: `Subscription[openshift-migration/mtc-operator]`.
@@ -87,7 +109,7 @@ pub(super) fn compare(want: &Want, state: &ClusterState, scene: &Scene<'_>) -> C
             before: Value::Null,
             after: json!(HIDDEN),
         }));
-        return Compared { exists: false, changes, obstacle, unsure: false };
+        return Compared { exists: false, changes, obstacle, ..Compared::same() };
     };
     let There { value, deleting, object } = there;
     if deleting {
@@ -108,8 +130,9 @@ pub(super) fn compare(want: &Want, state: &ClusterState, scene: &Scene<'_>) -> C
     let mut changes = match answer {
         Some(ClusterAnswer::WouldBe(after)) => by_server(want, &value, after, &owned),
         Some(ClusterAnswer::Conflict(conflicts)) => {
-            compared.obstacle = Some(Obstacle::Conflict(conflicts.clone()));
-            by_hand(want, &value, &owned)
+            let changes = by_hand(want, &value, &owned);
+            compared.settle(conflicts.clone(), want, &value, scene);
+            changes
         }
         Some(ClusterAnswer::Refused(why)) => {
             let changes = by_hand(want, &value, &owned);
@@ -119,7 +142,7 @@ pub(super) fn compare(want: &Want, state: &ClusterState, scene: &Scene<'_>) -> C
         Some(ClusterAnswer::Same(_)) | None => {
             let changes = by_hand(want, &value, &owned);
             let conflicts = object.map(|o| conflicts(&changes, o)).unwrap_or_default();
-            compared.obstacle = (!conflicts.is_empty() && !want.force).then_some(Obstacle::Conflict(conflicts));
+            compared.settle(conflicts, want, &value, scene);
             changes
         }
     };

@@ -4,7 +4,7 @@
 use super::scene::{Scene, find, is_there};
 use crate::action::ClusterAction;
 use crate::kind::cluster::objects::{self, FLEET_LABEL, NAMESPACE, OWNER_LABEL, Object, Owner};
-use crate::kind::cluster::{ClusterSpec, Document, Exemption, Install, MigrationToolkit, Role, documents};
+use crate::kind::cluster::{Approval, ClusterSpec, Document, Exemption, Install, MigrationToolkit, Role, documents};
 use crate::model::{Manifest, ObjectRef, SecretSource};
 use crate::observed::{ClusterQuestion, ClusterState, ObjectState};
 use serde_json::{Value, json};
@@ -49,14 +49,18 @@ impl Want {
             .then(|| ClusterQuestion::Secrets { id: self.id.clone(), values: self.secrets.clone() })
     }
 
-    /// What brings it about.
-    pub fn action(&self) -> ClusterAction {
+    /// What brings it about. `force`: also where others have set fields that are to be set.
+    pub fn action(&self, force: bool) -> ClusterAction {
         let (cluster, id, object) = (self.cluster.clone(), self.id.clone(), self.value.clone());
         match self.create_only {
             true => ClusterAction::CreateObject { cluster, id, object },
-            false => {
-                ClusterAction::ApplyObject { cluster, id, object, force: self.force, secrets: self.secrets.clone() }
-            }
+            false => ClusterAction::ApplyObject {
+                cluster,
+                id,
+                object,
+                force: force || self.force,
+                secrets: self.secrets.clone(),
+            },
         }
     }
 }
@@ -104,6 +108,12 @@ pub(super) fn operator(m: &Manifest<ClusterSpec>, toolkit: &MigrationToolkit, sc
             // The console lets people choose the name: a second one for the same package would be a second installation.
             if let Some(there) = state.and_then(|s| subscription_of(s, toolkit)) {
                 rename(&mut subscription, &there.id.name);
+                // Not said means the same to OLM.
+                if toolkit.approval == Approval::Automatic && there.value["spec"]["installPlanApproval"].is_null() {
+                    if let Some(spec) = subscription.value["spec"].as_object_mut() {
+                        spec.remove("installPlanApproval");
+                    }
+                }
             }
             wants.push(want(subscription));
             wants
@@ -273,6 +283,9 @@ pub(super) fn registration<'a>(
     let ca = registration.ca.as_ref().or(own_ca.filter(|_| registration.url.is_none()));
     if let Some(ca) = ca.filter(|_| !registration.insecure) {
         mig_cluster = mig_cluster.with("/spec/caBundle", SecretSource::Ref(ca.secret_ref.clone()));
+    } else if let Some(ca) = here.ca.as_ref().filter(|_| registration.url.is_none() && !registration.insecure) {
+        // The CA by which Drover itself reaches that address.
+        mig_cluster.value["spec"]["caBundle"] = ca.clone().into();
     }
     if is_foreign {
         return Some(Registered { control, source: None, token: None, mig_cluster });
