@@ -51,11 +51,11 @@ pub enum FaultKind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// The cluster.
-    pub cluster: String,
+    pub cluster: Box<str>,
     /// What was tried: `list Subscription`.
-    pub during: String,
+    pub during: Box<str>,
     /// The object, where it is about one.
-    pub object: Option<ObjectRef>,
+    pub object: Option<Box<ObjectRef>>,
     /// What sort of fault it is.
     pub kind: FaultKind,
     /// Why, in the words of whoever refused.
@@ -69,14 +69,14 @@ pub struct Fault {
 }
 
 impl Fault {
-    pub(super) fn new(cluster: &str, during: impl Into<String>, kind: FaultKind, why: impl Into<String>) -> Self {
-        let (cluster, during, why) = (cluster.to_owned(), during.into(), why.into());
+    pub(super) fn new(cluster: &str, during: impl Into<Box<str>>, kind: FaultKind, why: impl Into<String>) -> Self {
+        let (cluster, during, why) = (cluster.into(), during.into(), why.into());
         let hint = explain(&why).map(str::to_owned);
         Self { cluster, during, object: None, kind, why, hint, after: None, status: None }
     }
 
     pub(super) fn of(mut self, object: Option<&ObjectRef>) -> Self {
-        self.object = object.cloned();
+        self.object = object.map(|o| Box::new(o.clone()));
         self
     }
 

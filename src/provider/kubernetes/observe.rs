@@ -51,7 +51,7 @@ async fn whole(clusters: &Clusters, connection: &Connection, deadline: Instant) 
         Ok::<_, Fault>((read, objects))
     });
     // The first error ends all of it.
-    let lists: Result<Vec<(&Read, Arc<Vec<ObjectState>>)>, Fault> = in_order(lists.collect()).await;
+    let lists = in_order(lists.collect()).await;
     let lists = match lists {
         Ok(lists) => lists,
         Err(fault) if fault.kind == FaultKind::Forbidden => {

@@ -52,7 +52,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// What has not changed since it was read.
 #[derive(Clone, Default)]
-pub struct Watched(Arc<Mutex<BTreeMap<String, BTreeMap<Read, Arc<Covered>>>>>);
+pub struct Watched(Arc<Mutex<BTreeMap<String, Lists>>>);
+
+/// The lists of one cluster.
+type Lists = BTreeMap<Read, Arc<Covered>>;
 
 /// One list, and the watch over it.
 #[derive(Default)]
@@ -358,7 +361,7 @@ impl Stream<'_> {
         };
         // From here on nothing is missed: what happens after `version` is told.
         self.covered.is_open.store(true, Ordering::SeqCst);
-        let broken = |why: &str| Fault::new(&self.connection.cluster, &self.during, FaultKind::Connection, why);
+        let broken = |why: &str| Fault::new(&self.connection.cluster, &*self.during, FaultKind::Connection, why);
         let (mut body, mut line) = (response.into_body(), Vec::new());
         loop {
             let frame = match tokio::time::timeout_at(deadline, body.frame()).await {
