@@ -150,10 +150,12 @@ pub fn reads(name: &str, all: &BTreeMap<String, ClusterSpec>) -> Vec<Read> {
     // What the legacy operator's files have, and what an uninstallation takes away.
     if toolkit.install == Install::Manifests || toolkit.prune {
         const RBAC: &str = "rbac.authorization.k8s.io";
+        // The one that operator.yml has is compared, so all of it is read; what is taken away only has to be known by name.
+        let bound = || if toolkit.prune { Which::Matching(MARKS) } else { one(None, "migration-operator") };
         list.push(Read::new(RBAC, V1, "Role", "roles", ours()));
         list.push(Read::new(RBAC, V1, "RoleBinding", "rolebindings", ours()));
-        list.push(Read::new(RBAC, V1, "ClusterRole", "clusterroles", Which::Matching(MARKS)));
-        list.push(Read::new(RBAC, V1, "ClusterRoleBinding", "clusterrolebindings", Which::Matching(MARKS)));
+        list.push(Read::new(RBAC, V1, "ClusterRole", "clusterroles", bound()));
+        list.push(Read::new(RBAC, V1, "ClusterRoleBinding", "clusterrolebindings", bound()));
     }
     if toolkit.prune {
         // What goes while its controller runs that looks after it.

@@ -288,9 +288,8 @@ fn operator(site: &Site<'_>, chain: &mut Chain<'_>, out: &mut Drafts) {
     {
         chain.delete(name, group, "Drover made it for the operator".into(), out);
     }
-    for deployment in ["migration-operator"] {
-        let id = ObjectRef::new("apps/v1", "Deployment", NAMESPACE, deployment);
-        let Some(there) = find(state, &id) else { continue };
+    let id = ObjectRef::new("apps/v1", "Deployment", NAMESPACE, "migration-operator");
+    if let Some(there) = find(state, &id) {
         // One that OLM made goes with its version.
         if !is_there_by_olm(state) {
             chain.delete(name, there, "it would make anew what goes now".into(), out);
