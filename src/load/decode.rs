@@ -102,7 +102,13 @@ fn identify(value: &Value, at: &dyn Fn(&str) -> Source) -> Result<&'static KindI
             Some(other) => format!("`{}` is not a version that this Drover knows", text::shorten(other)),
             None => "`apiVersion` is not text".into(),
         };
-        return Err(refuse(Code::UnknownKind, message, "/apiVersion", format!("write `apiVersion: {API_VERSION}`")));
+        let hint = match version.as_str() {
+            Some(other) if !other.starts_with("drover/") => format!(
+                "write `apiVersion: {API_VERSION}`; a file of another program is kept out of the path, or named by a manifest"
+            ),
+            _ => format!("write `apiVersion: {API_VERSION}`"),
+        };
+        return Err(refuse(Code::UnknownKind, message, "/apiVersion", hint));
     }
     let Some(kind) = map.get("kind") else {
         return Err(refuse(Code::NotUnderstood, "the document has no `kind`".into(), "", header));

@@ -509,11 +509,13 @@ async fn what_is_installed_is_imported_and_the_next_plan_is_empty() {
     let mut repo = Repo::new();
     repo.admin("FOUND", &ocp.server);
     repo.write("found.yaml", &cluster("found", "  role: Control\n"));
-    let (code, text) = repo.run(&["import", "cluster", "found", "fleet"]).await;
-    assert_eq!(code, 0, "{text}");
-    let manifest = text.split("---\n").last().unwrap();
-    assert!(manifest.contains("release-v1.8") && manifest.contains("podLimit: 42"), "{text}");
-    repo.write("found.yaml", manifest);
+    let mut import = repo.drover(&["import", "cluster", "found", "fleet"]);
+    let out = tokio::task::spawn_blocking(move || import.output().unwrap()).await.unwrap();
+    let said = String::from_utf8(out.stderr).unwrap();
+    assert!(out.status.success() && !said.contains("not empty"), "{said}");
+    let manifest = String::from_utf8(out.stdout).unwrap();
+    assert!(manifest.contains("release-v1.8") && manifest.contains("podLimit: 42"), "{manifest}");
+    repo.write("found.yaml", &manifest);
     repo.settled().await;
     let (code, text) = repo.run(&["apply", "fleet", "--auto-approve", "--state", "state"]).await;
     assert_eq!(code, 0, "{text}");

@@ -85,14 +85,29 @@ fn a_foreign_field_is_a_conflict_unless_it_is_forced() {
     let mut world = hub();
     world.converge();
     let subscription = ObjectRef::new("operators.coreos.com/v1alpha1", "Subscription", NAMESPACE, "mtc-operator");
-    world.fake.on("hub").put("kubectl-edit", subscription.clone(), json!({"spec": {"channel": "release-v1.8"}}));
+    world.fake.on("hub").put("argocd-controller", subscription.clone(), json!({"spec": {"channel": "release-v1.8"}}));
     for plan in [world.plan(), world.plan_from(&world.look())] {
         let said = held_by(&plan, Code::FieldConflict);
-        assert!(said.contains("`.spec.channel` (kubectl-edit)") && said.contains("forceConflicts"), "{said}");
+        assert!(said.contains("`.spec.channel` (argocd-controller)") && said.contains("forceConflicts"), "{said}");
     }
     world.says(&[("hub", &control().replace("install: OLM", "install: OLM, forceConflicts: true"))]);
     world.converge();
     assert_eq!(world.fake.on("hub").objects[&subscription].value["spec"]["channel"], "release-v1.7");
+}
+
+#[test]
+fn what_a_person_changes_by_hand_is_drift_and_is_put_back() {
+    for tool in ["kubectl-edit", "oc", "Mozilla"] {
+        let mut world = hub();
+        world.converge();
+        let subscription = ObjectRef::new("operators.coreos.com/v1alpha1", "Subscription", NAMESPACE, "mtc-operator");
+        world.fake.on("hub").put(tool, subscription.clone(), json!({"spec": {"channel": "release-v1.8"}}));
+        for plan in [world.plan(), world.plan_from(&world.look())] {
+            assert!(plan.steps.iter().all(|s| !s.is_blocked()), "{tool}: {:?}", plan.steps);
+        }
+        world.converge();
+        assert_eq!(world.fake.on("hub").objects[&subscription].value["spec"]["channel"], "release-v1.7", "{tool}");
+    }
 }
 
 #[test]
