@@ -101,7 +101,7 @@ impl Writer {
         let mut told = Vec::new();
         for step in &held {
             let is_new =
-                step.step.blocked_by.iter().any(|b| !told.contains(&b) && !(has_own && b.is_of_an_earlier_step()));
+                step.step.blocked_by.iter().any(|b| !(told.contains(&b) || has_own && b.is_of_an_earlier_step()));
             if is_new || (step.step.blocked_by.is_empty() && !has_own) {
                 self.held_back(out, step, "      ")?;
             }

@@ -91,7 +91,8 @@ pub fn rbac(name: &str, all: &BTreeMap<String, ClusterSpec>) -> Vec<Value> {
     for grant in grants(name, all) {
         verbs.entry((grant.namespace, grant.group, grant.resource)).or_default().extend(grant.verbs);
     }
-    let mut rules: BTreeMap<Option<String>, BTreeMap<(&str, BTreeSet<&str>), Vec<&str>>> = BTreeMap::new();
+    type Rules<'a> = BTreeMap<(&'a str, BTreeSet<&'a str>), Vec<&'a str>>;
+    let mut rules: BTreeMap<Option<String>, Rules<'_>> = BTreeMap::new();
     for ((namespace, group, resource), verbs) in verbs {
         rules.entry(namespace).or_default().entry((group, verbs)).or_default().push(resource);
     }

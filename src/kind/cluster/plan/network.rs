@@ -176,7 +176,7 @@ mod tests {
 
         let noted = firewall(json!(with_both), Some("203.0.113.0/24,198.51.100.0/24"));
         assert_eq!(rules(noted.clone(), &both), None);
-        assert_eq!(rules(noted.clone(), &[b.clone()]), Some(vec![allow(&b), theirs.clone(), deny.clone()]));
+        assert_eq!(rules(noted.clone(), std::slice::from_ref(&b)), Some(vec![allow(&b), theirs.clone(), deny.clone()]));
         assert_eq!(rules(noted, &[]), Some(vec![theirs.clone(), deny.clone()]));
 
         // A range that was allowed before Drover came is not noted, and stays.

@@ -109,10 +109,11 @@ pub(super) fn operator(m: &Manifest<ClusterSpec>, toolkit: &MigrationToolkit, sc
             if let Some(there) = state.and_then(|s| subscription_of(s, toolkit)) {
                 rename(&mut subscription, &there.id.name);
                 // Not said means the same to OLM.
-                if toolkit.approval == Approval::Automatic && there.value["spec"]["installPlanApproval"].is_null() {
-                    if let Some(spec) = subscription.value["spec"].as_object_mut() {
-                        spec.remove("installPlanApproval");
-                    }
+                if toolkit.approval == Approval::Automatic
+                    && there.value["spec"]["installPlanApproval"].is_null()
+                    && let Some(spec) = subscription.value["spec"].as_object_mut()
+                {
+                    spec.remove("installPlanApproval");
                 }
             }
             wants.push(want(subscription));
@@ -316,7 +317,7 @@ pub(super) fn policies(m: &Manifest<ClusterSpec>, toolkit: &MigrationToolkit, sc
     let owner = Owner { fleet: scene.resources.fleet(), resource: &resource };
     let mut wants = Vec::new();
     for (namespace, (out, into)) in exempted(toolkit) {
-        if !state.namespaces.get(&namespace).is_some_and(|n| n.terminating.is_none()) {
+        if state.namespaces.get(&namespace).is_none_or(|n| n.terminating.is_some()) {
             continue;
         }
         for direction in [out.then_some(true), into.then_some(false)].into_iter().flatten() {
