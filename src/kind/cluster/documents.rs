@@ -125,6 +125,7 @@ fn object(mut value: Value) -> Result<Document, Unusable> {
     let is_ours = match (kind.as_str(), *namespaced) {
         (_, true) => said.as_deref().is_none_or(|n| n == NAMESPACE),
         ("Namespace", _) => name == NAMESPACE,
+        ("ClusterRole" | "ClusterRoleBinding", _) => name == "migration-operator",
         ("CustomResourceDefinition", _) => name.ends_with(".migration.openshift.io") || name.ends_with(".velero.io"),
         _ => true,
     };

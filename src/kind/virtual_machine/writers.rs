@@ -3,6 +3,8 @@
 
 use crate::domain_xml::{self, Element};
 use crate::kind::Resources;
+use crate::kind::storage_pool::StoragePoolSpec;
+use crate::model::Manifest;
 use crate::observed::{DomainState, HostState, Observed, Reading};
 use std::collections::HashMap;
 use uuid::Uuid;
@@ -39,17 +41,17 @@ impl Writers {
         Self(by_path)
     }
 
-    /// A domain, other than the one that is meant, that writes to a disk of this definition, and which disk. On other hosts
-    /// only what is in a pool that is declared as shared is the same disk.
+    /// A domain, other than the one that is meant, that writes to one of these disks, and which disk. On other hosts only what
+    /// is in a pool that is declared as shared is the same disk.
     pub(super) fn other_than(
         &self,
         uuid: Uuid,
         (host, state): (&str, &HostState),
-        xml: &str,
+        paths: Vec<String>,
         resources: &Resources,
         observed: &Observed,
     ) -> Option<(&Writer, String)> {
-        for path in written(xml, state) {
+        for path in paths {
             let here = self.of(&path).iter().find(|w| w.uuid != uuid && w.host == host);
             if let Some(writer) = here.or_else(|| self.elsewhere(uuid, (host, state), &path, resources, observed)) {
                 return Some((writer, path));
@@ -71,12 +73,18 @@ impl Writers {
         observed: &Observed,
     ) -> Option<&Writer> {
         let in_pool = state.pools.iter().find_map(|(pool, p)| {
-            let volume = p.volumes.iter().find(|(_, v)| v.path == path).map(|(name, _)| name);
-            Some((pool, volume?))
+            // A file has its volume's name; to look through all of a large pool is for the others.
+            let by_name = path.rsplit('/').next().and_then(|file| p.volumes.get_key_value(file));
+            let by_name = by_name.filter(|(_, v)| v.path == path);
+            let found = by_name.or_else(|| p.volumes.iter().find(|(_, v)| v.path == path));
+            Some((pool, found?.0))
         });
         let (pool, volume) = in_pool?;
         let mut pools = resources.storage_pools.values();
-        let manifest = pools.find(|p| p.spec.shared && p.spec.libvirt_name(p.name()) == pool)?;
+        let is_it = |p: &&Manifest<StoragePoolSpec>| {
+            p.spec.shared && p.spec.libvirt_name(p.name()) == pool && p.spec.hosts.iter().any(|h| h == host)
+        };
+        let manifest = pools.find(is_it)?;
         manifest.spec.hosts.iter().filter(|other| *other != host).find_map(|other| {
             let there = observed.host(other)?.pools.get(pool)?.volumes.get(volume)?;
             self.of(&there.path).iter().find(|w| w.uuid != uuid && w.host == *other)
@@ -85,7 +93,7 @@ impl Writers {
 }
 
 /// The paths of the disks that a guest of this definition writes to and has for itself.
-fn written(xml: &str, host: &HostState) -> Vec<String> {
+pub(super) fn written(xml: &str, host: &HostState) -> Vec<String> {
     let Ok(tree) = domain_xml::parse(xml) else { return Vec::new() };
     let disks = tree.get("devices").into_iter().flat_map(|d| d.all("disk"));
     let own = disks.filter(|d| {

@@ -111,7 +111,14 @@ impl Fault {
             _ if is_admission => K::Admission,
             (401, _) => K::Unauthorized,
             (403, _) => K::Forbidden,
-            (404, _) => K::NotFound,
+            // Other 404s are somebody else's: a load balancer, a proxy, a path that leads nowhere.
+            (404, "NotFound") => K::NotFound,
+            (404, _)
+                if message.contains("404 page not found")
+                    || message.contains("could not find the requested resource") =>
+            {
+                K::NotFound
+            }
             (409, "AlreadyExists") => K::AlreadyExists,
             (409, _) => K::Conflict,
             (410, _) => K::Gone,

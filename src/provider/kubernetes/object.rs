@@ -94,7 +94,8 @@ pub(super) fn without_user(text: &str) -> Option<String> {
     while let Some(at) = rest.find("://") {
         let (before, after) = rest.split_at(at + 3);
         out.push_str(before);
-        let end = after.find(|c: char| c == '/' || c.is_whitespace() || c == '"' || c == '\'').unwrap_or(after.len());
+        // Up to the last `@` of the word: a password may have a `/` in it, whatever the standard says.
+        let end = after.find(|c: char| c.is_whitespace() || c == '"' || c == '\'').unwrap_or(after.len());
         rest = match after[..end].rfind('@') {
             Some(user) => {
                 found = true;

@@ -100,6 +100,18 @@ fn no_password_stands_in_a_manifest() {
     let spec = control("migrationToolkit: {install: None, controller: {variables: {stunnel_tcp_proxy: x}}}");
     let path = "spec.migrationToolkit.controller.variables.stunnel_tcp_proxy";
     expect(&[&spec], Code::Contradiction, path, "password");
+    // The operator takes camel case for the same.
+    let spec = control("migrationToolkit: {install: None, controller: {variables: {stunnelTcpProxy: x}}}");
+    expect(&[&spec], Code::Contradiction, "spec.migrationToolkit.controller.variables.stunnelTcpProxy", "password");
+}
+
+#[test]
+fn a_remote_cluster_needs_an_address_that_others_reach() {
+    let toolkit = "inCluster: true, migrationToolkit: {install: OLM, channel: release-v1.7";
+    let path = "spec.migrationToolkit.registration";
+    expect(&[&format!("{toolkit}}}")], Code::Contradiction, path, "leads nowhere from the control cluster");
+    let named = format!("{toolkit}, registration: {{url: 'https://api.example.com:6443'}}}}");
+    assert_eq!(find(&[&named]), []);
 }
 
 /// Table 3.1 of the migration guide, and the vendor's release notes.

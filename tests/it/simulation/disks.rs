@@ -126,10 +126,11 @@ fn a_machine_is_not_started_on_an_image_that_another_guest_writes_to() {
                             *xml = xml.replace(&own, "0bad0bad-0000-4000-8000-000000000000").replace(">web<", ">mine<");
                         }
                     };
-                    (domain.uuid, domain.name, domain.owner) = (Uuid::from_u128(7), "mine".into(), None);
+                    let theirs = Uuid::parse_str("0bad0bad-0000-4000-8000-000000000000").unwrap();
+                    (domain.uuid, domain.name, domain.owner) = (theirs, "mine".into(), None);
                     domain.state = state;
-                    other(&mut domain.live_xml);
                     other(&mut domain.persistent_xml);
+                    domain.live_xml = domain.persistent_xml.clone().filter(|_| state == RunState::Running);
                 });
             };
             by_hand(RunState::Running);
@@ -146,6 +147,14 @@ fn a_machine_is_not_started_on_an_image_that_another_guest_writes_to() {
             by_hand(RunState::Off);
             let plan = plan_for(&world, &wanted, &[]).await;
             assert!(plan.steps.iter().all(|s| !s.is_blocked()), "{}", steps(&plan));
+            // Defined while the other was off, and started while it runs.
+            let mut off = wish(host, pool, 1 << 30);
+            off.virtual_machines.values_mut().for_each(|m| m.spec.power_state = PowerState::Stopped);
+            converge(&world, &desired(off), &journal).await.unwrap();
+            by_hand(RunState::Running);
+            let plan = plan_for(&world, &wanted, &[]).await;
+            let start = plan.steps.iter().find(|s| s.action.name() == "StartDomain").unwrap();
+            assert_eq!(start.blocked_by[0].code, Code::StorageInUse);
         }
     });
 }

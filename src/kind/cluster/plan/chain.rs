@@ -49,9 +49,20 @@ impl<'a> Chain<'a> {
     }
 
     fn push(&mut self, mut step: StepDraft) {
+        let here = self.steps.len();
         self.steps.append(&mut self.waits);
         step.blocked_by.extend_from_slice(&self.held);
         self.steps.push(step);
+        if let Some(first) = self.steps.get_mut(here) {
+            first.needs.append(&mut self.needs);
+        }
+    }
+
+    /// What is true once all is done that is in the row so far.
+    pub fn offer(&mut self, fact: Fact) {
+        if let Some(last) = self.steps.last_mut() {
+            last.offers.push(fact);
+        }
     }
 
     /// Brings an object to what is wanted. Tells whether there is anything to do.
@@ -203,9 +214,6 @@ impl<'a> Chain<'a> {
         if self.is_new {
             let report = out.report(&self.m.id(), None);
             report.operation = report.operation.max(Operation::Create);
-        }
-        if let Some(first) = self.steps.first_mut() {
-            first.needs.append(&mut self.needs);
         }
         if let Some(last) = self.steps.last_mut() {
             last.offers.extend_from_slice(offers);

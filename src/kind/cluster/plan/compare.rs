@@ -73,11 +73,11 @@ impl Compared {
     }
 }
 
-/// Whether a field manager is what people change objects with by hand: `kubectl edit`, `kubectl patch`, `oc`, OpenShift's
-/// console (whose manager is its user agent). Flux takes fields back from the same ones.
+/// Whether a field manager is what people change an object with by hand: `kubectl edit` and `oc edit`, `patch` and the like,
+/// and OpenShift's console, whose manager is its user agent. `kubectl apply` is not: a pipeline calls it, too.
 fn is_by_hand(manager: &str) -> bool {
-    let tool = manager.split('-').next().unwrap_or_default();
-    matches!(tool, "kubectl" | "oc") || manager.starts_with("Mozilla")
+    let verbs = ["edit", "patch", "replace", "set", "label", "annotate", "scale"];
+    manager.strip_prefix("kubectl-").is_some_and(|verb| verbs.contains(&verb)) || manager.starts_with("Mozilla")
 }
 
 /// How an object is named in fields: `Subscription[openshift-migration/mtc-operator]`.

@@ -8,7 +8,7 @@ use super::scene::{find, ours};
 use super::want::{self, Registered, is_ours};
 use super::{check, remove};
 use crate::action::Until;
-use crate::finding::{Code, Finding};
+use crate::finding::Code;
 use crate::kind::cluster::objects::{NAMESPACE, SERVICE_ACCOUNT};
 use crate::kind::cluster::{ClusterSpec, Install};
 use crate::model::{Manifest, ObjectRef};
@@ -70,32 +70,31 @@ pub(super) fn draft(site: &Site<'_>, blocks: &[Block], out: &mut Drafts) {
 }
 
 /// Takes a remote cluster off its control cluster: before MTC goes from it, while the controller can still reach it.
-pub(super) fn withdraw(site: &Site<'_>, blocks: &[Block], out: &mut Drafts) {
-    let Some(control) = want::control_of(site.m, &site.scene) else { return };
+/// Gives what holds the rest of the removal back.
+pub(super) fn withdraw(site: &Site<'_>, blocks: &[Block], out: &mut Drafts) -> Vec<Block> {
+    let Some(control) = want::control_of(site.m, &site.scene) else { return Vec::new() };
     let Some(there) = site.scene.observed.cluster(control.name()) else {
-        out.finding(
-            Finding::new(
-                Code::ClusterUnknown,
-                format!(
-                    "whether the control cluster `{}` still knows `{}` cannot be told",
-                    control.name(),
-                    site.name()
-                ),
-            )
-            .of(site.m, "spec.migrationToolkit")
-            .hint("bring the control cluster back; its MigCluster and Secret of this cluster go then"),
-        );
-        return;
+        // A migration may run there, and its controller may be at work here.
+        return vec![Block {
+            code: Code::ClusterUnknown,
+            reason: format!(
+                "the control cluster `{}` could not be read: whether it still uses `{}` is not known",
+                control.name(),
+                site.name()
+            ),
+            way_out: "bring the control cluster back; its MigCluster and Secret of this cluster go first".into(),
+        }];
     };
     // Where that one goes as well, its own steps take all that MTC knows away.
-    if control.spec.migration_toolkit.as_ref().is_none_or(|t| t.install == Install::None && t.prune) {
-        return;
+    if control.spec.migration_toolkit.as_ref().is_some_and(|t| t.install == Install::None && t.prune) {
+        return Vec::new();
     }
     let mut chain = Chain::new(site.m, site.scene);
     let mut blocks: Vec<Block> = blocks.iter().cloned().chain(check::blocks_of(control, &site.scene)).collect();
     blocks.extend(remove::plans_in_the_way(there, control.name(), Some(site.name())));
     delete(site.m, &mut chain, there, control, site.fleet(), out);
     chain.finish(&[Fact::Unregistered { cluster: site.name().into() }], &blocks, out);
+    blocks
 }
 
 /// The MigCluster and the Secret of a remote cluster.

@@ -155,12 +155,24 @@ pub(super) fn draft(site: &Site<'_>, blocks: &[Block], out: &mut Drafts) {
     if site.m.spec.role == Role::Control {
         blocks.extend(plans_in_the_way(state, name, None));
     }
-    register::withdraw(site, &blocks, out);
+    blocks.extend(register::withdraw(site, &blocks, out));
     let mut chain = Chain::new(site.m, site.scene);
     chain.need(Fact::Unregistered { cluster: name.into() });
     objects(site, &mut chain, out);
     velero(site, &mut chain, out);
     if site.m.spec.role == Role::Control {
+        // What the controller has on other clusters it takes away with its objects, so those clusters wait for that.
+        for m in site.scene.resources.clusters.values().filter(|m| m.spec.role == Role::Remote) {
+            chain.offer(Fact::Unregistered { cluster: m.name().into() });
+            if site.scene.observed.cluster(m.name()).is_none() && m.spec.migration_toolkit.as_ref().is_some_and(leaves)
+            {
+                blocks.push(Block {
+                    code: Code::ClusterUnknown,
+                    reason: format!("`{}` leaves MTC as well and could not be read: the controller of `{name}` is still needed there", m.name()),
+                    way_out: format!("bring `{}` back, or take its manifest away", m.name()),
+                });
+            }
+        }
         // Their controllers' helpers and agents are reached from here as long as this one runs.
         let remote = site.scene.resources.clusters.values().filter(|m| m.spec.role == Role::Remote);
         for m in remote.filter(|m| m.spec.migration_toolkit.as_ref().is_none_or(leaves)) {
@@ -331,7 +343,7 @@ fn definitions(site: &Site<'_>, chain: &mut Chain<'_>, blocks: &mut Vec<Block>, 
                 Some(n) => format!("{n} objects of it are there now; whatever is left then goes with it"),
                 None => "its objects could not be counted".to_owned(),
             };
-            if crd.instances.is_none() && crd.established {
+            if crd.instances.is_none() {
                 blocks.push(Block {
                     code: Code::StillInUse,
                     reason: format!("it is not known how many objects of {definition} go with it on `{name}`"),
@@ -408,7 +420,10 @@ fn velero_elsewhere(state: &ClusterState) -> Option<String> {
         ("backupstoragelocations.velero.io", "velero.io", "BackupStorageLocation"),
         ("dataprotectionapplications.oadp.openshift.io", "oadp.openshift.io", "DataProtectionApplication"),
     ] {
-        let all = state.crds.get(definition).and_then(|c| c.instances).unwrap_or(0);
+        let all = match state.crds.get(definition) {
+            Some(crd) => crd.instances.unwrap_or(u64::MAX),
+            None => 0,
+        };
         let elsewhere: Vec<String> =
             state.of_kind(group, kind).filter_map(|o| o.id.namespace.clone()).filter(|n| n != NAMESPACE).collect();
         let beyond = all.saturating_sub(own(group, kind)).max(elsewhere.len() as u64);

@@ -35,6 +35,25 @@ pub(super) fn check(say: &mut Say<'_>) {
         Install::Manifests => files(say, toolkit),
         Install::None => {}
     }
+    let leaves = toolkit.install == Install::None && toolkit.prune;
+    if spec.role == Role::Remote && !leaves {
+        if spec.in_cluster && toolkit.registration.url.is_none() {
+            say.at(
+                Code::Contradiction,
+                "spec.migrationToolkit.registration",
+                "the address that a pod of the cluster has leads nowhere from the control cluster, or to another server",
+                "name the one that the control cluster reaches it by: `registration: {url: 'https://api.…:6443'}`",
+            );
+        }
+        if say.manifest.name() == "host" {
+            say.at(
+                Code::Conflict,
+                "metadata.name",
+                "`host` is what MTC calls the control cluster itself",
+                "give this cluster another name",
+            );
+        }
+    }
     if toolkit.manifests.is_some() && toolkit.install != Install::Manifests {
         say.at(
             Code::Contradiction,

@@ -6,6 +6,18 @@ use super::toolkit::is_cidr;
 use crate::finding::Code;
 use crate::kind::cluster::{RESERVED, Role, VARIABLES, Where};
 
+/// `stunnelTcpProxy` as Ansible's variables are called: `stunnel_tcp_proxy`.
+fn snake_case(name: &str) -> String {
+    let mut snake = String::with_capacity(name.len() + 4);
+    for c in name.chars() {
+        if c.is_ascii_uppercase() {
+            snake.push('_');
+        }
+        snake.push(c.to_ascii_lowercase());
+    }
+    snake
+}
+
 pub(super) fn check(say: &mut Say<'_>) {
     let spec = say.spec();
     let Some(toolkit) = &spec.migration_toolkit else { return };
@@ -13,9 +25,11 @@ pub(super) fn check(say: &mut Say<'_>) {
     let at = |field: &str| format!("spec.migrationToolkit.controller.{field}");
     for name in controller.variables.keys() {
         let path = at(&format!("variables.{name}"));
-        if let Some((_, why)) = RESERVED.iter().find(|(reserved, _)| reserved == name) {
+        // The operator takes camel case for the same variable.
+        let snake = snake_case(name);
+        if let Some((_, why)) = RESERVED.iter().find(|(reserved, _)| *reserved == snake) {
             say.at(Code::Contradiction, &path, format!("`{name}` is not set by hand: {why}"), "take it out");
-        } else if let Some(v) = VARIABLES.iter().find(|v| v.name == name) {
+        } else if let Some(v) = VARIABLES.iter().find(|v| v.name == name || snake_case(v.name) == snake) {
             say.at(
                 Code::Contradiction,
                 &path,

@@ -1,7 +1,7 @@
 //! What a machine is doing, and what it should be doing.
 
-use super::super::writers::definition;
-use super::super::{PowerState, RestartPolicy};
+use super::super::writers::{definition, written};
+use super::super::{DiskDevice, PowerState, RestartPolicy, disk_path};
 use super::{Chain, Draft, Here};
 use crate::action::MachineAction;
 use crate::finding::{Code, Finding};
@@ -83,10 +83,13 @@ impl Draft<'_> {
                 chain.push(self.shut_down(here, "`powerState` is Stopped"), out);
             }
             (PowerState::Running, RunState::Running) | (PowerState::Paused, RunState::Paused) if restart => {
-                chain.push(self.shut_down(here, "changes need a restart, and `restartPolicy` allows it"), out);
-                self.rename_off(here, chain, out);
                 let mut start = self.start(here, wanted == PowerState::Paused);
-                start.blocked_by.clear();
+                // It runs here, so it runs nowhere else.
+                start.blocked_by.retain(|b| b.code == Code::StorageInUse);
+                let mut down = self.shut_down(here, "changes need a restart, and `restartPolicy` allows it");
+                down.blocked_by.extend_from_slice(&start.blocked_by);
+                chain.push(down, out);
+                self.rename_off(here, chain, out);
                 chain.push(start, out);
             }
             _ => {}
@@ -134,8 +137,20 @@ impl Draft<'_> {
     pub(super) fn disk_in_use(&self, host: &str, uuid: Uuid, xml: &str) -> Option<Block> {
         let (observed, resources) = (self.ctx.observed, self.ctx.resources);
         let state = observed.host(host)?;
+        let mut paths = written(xml, state);
+        // Those that its manifest gives it before it starts.
+        for (index, disk) in self.m.spec.disks.iter().flatten().enumerate() {
+            let is_alone =
+                disk.device == DiskDevice::Disk && disk.read_only != Some(true) && disk.shareable != Some(true);
+            if let Ok(source) = disk_path(self.m, index, disk, state, resources)
+                && let Some(path) = source.path().filter(|_| is_alone)
+                && !paths.iter().any(|p| p == path)
+            {
+                paths.push(path.to_owned());
+            }
+        }
         let (writer, path) =
-            self.ctx.survey.writers(observed).other_than(uuid, (host, state), xml, resources, observed)?;
+            self.ctx.survey.writers(observed).other_than(uuid, (host, state), paths, resources, observed)?;
         Some(Block {
             code: Code::StorageInUse,
             reason: format!("`{}` on `{}` runs and writes to its disk {path}", writer.name, writer.host),

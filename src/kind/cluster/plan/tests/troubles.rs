@@ -97,7 +97,7 @@ fn a_foreign_field_is_a_conflict_unless_it_is_forced() {
 
 #[test]
 fn what_a_person_changes_by_hand_is_drift_and_is_put_back() {
-    for tool in ["kubectl-edit", "oc", "Mozilla"] {
+    for tool in ["kubectl-edit", "kubectl-patch", "Mozilla"] {
         let mut world = hub();
         world.converge();
         let subscription = ObjectRef::new("operators.coreos.com/v1alpha1", "Subscription", NAMESPACE, "mtc-operator");
@@ -158,6 +158,36 @@ fn what_still_runs_or_was_not_made_by_drover_is_not_removed() {
     let manifest = world.resources.clusters.get_mut("hub").unwrap();
     manifest.metadata.annotations.insert("drover/adopt".into(), "true".into());
     assert!(world.plan().runnable().count() > 10);
+}
+
+/// Both clusters leave in one commit: the control cluster closes its plans first, while its controller still reaches the other.
+#[test]
+fn a_pair_that_leaves_at_once_goes_in_order_or_not_at_all() {
+    let both = || World::new(&[("hub", "openshift-4.10", &control()), ("two", "openshift-4.10", OLM)]);
+    let gone = "migrationToolkit: {install: None, prune: true}";
+    let leave = |world: &mut World| world.says(&[("hub", &format!("role: Control, {gone}")), ("two", gone)]);
+    let mut world = both();
+    world.converge();
+    let mig = |kind: &str, name: &str| ObjectRef::new("migration.openshift.io/v1alpha1", kind, NAMESPACE, name);
+    world.fake.on("hub").put("console", mig("MigPlan", "shop"), json!({"spec": {"namespaces": ["shop"]}}));
+    leave(&mut world);
+    let all = steps(&world.plan());
+    let at = |what: &str| all.iter().position(|s| s == what).unwrap_or_else(|| panic!("{what}: {all:#?}"));
+    let controller = "delete MigrationController openshift-migration/migration-controller";
+    assert!(at("delete MigPlan openshift-migration/shop on hub") < at(&format!("{controller} on two")));
+    assert!(at(&format!("{controller} on two")) < at(&format!("{controller} on hub")));
+
+    // A migration runs: neither goes.
+    world.fake.on("hub").put("console", mig("MigMigration", "m1"), json!({"spec": {"stage": true}}));
+    assert_eq!(world.plan().runnable().count(), 0, "{:#?}", steps(&world.plan()));
+    // Of the control cluster nothing is known: the other stays.
+    let mut observed = world.asked();
+    observed.clusters.insert("hub".into(), Reading::Unknown { why: "no route".into() });
+    assert!(held_by(&world.plan_from(&observed), Code::ClusterUnknown).contains("`hub` could not be read"));
+    // And the other way round.
+    let mut observed = world.asked();
+    observed.clusters.insert("two".into(), Reading::Unknown { why: "no route".into() });
+    assert!(held_by(&world.plan_from(&observed), Code::ClusterUnknown).contains("`two` leaves MTC as well"));
 }
 
 #[test]
