@@ -69,7 +69,8 @@ impl Ocp {
     pub async fn get_in(&self, kind: Kind, namespace: &str, name: &str) -> Value {
         match kind.within(&self.client, namespace).get_opt(name).await {
             Ok(found) => found.map_or(Value::Null, |o| serde_json::to_value(o).unwrap()),
-            Err(kube::Error::Api(status)) if status.code == 404 => Value::Null,
+            // Not served yet: 404, or 429 while the server takes the definition in.
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 429) => Value::Null,
             Err(e) => panic!("{e}"),
         }
     }
@@ -464,9 +465,13 @@ async fn an_installation_that_is_cut_off_is_finished_by_the_next_run() {
     .await;
     drover.kill().unwrap();
     drover.wait().unwrap();
-    // The API server: killed while the version installs itself.
+    // The API server: killed while the operator carries the settings out. (Not while it takes definitions in: the library
+    // under it may then answer that its storage is initializing for good.)
     let mut drover = start();
-    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    crate::controlplane::eventually("the MigrationController is there", async || {
+        !ocp.get(Kind::MIGRATION_CONTROLLER, "migration-controller").await.is_null()
+    })
+    .await;
     ocp.server.kill();
     tokio::time::sleep(std::time::Duration::from_secs(2)).await;
     ocp.server.restart();

@@ -94,8 +94,12 @@ pub(super) fn without_user(text: &str) -> Option<String> {
     while let Some(at) = rest.find("://") {
         let (before, after) = rest.split_at(at + 3);
         out.push_str(before);
-        // Up to the last `@` of the word: a password may have a `/` in it, whatever the standard says.
-        let end = after.find(|c: char| c.is_whitespace() || c == '"' || c == '\'').unwrap_or(after.len());
+        let word = after.find(|c: char| c.is_whitespace() || c == '"' || c == '\'').unwrap_or(after.len());
+        let slash = after[..word].find('/').unwrap_or(word);
+        // A password may have a `/` in it, whatever the standard says: then what stands before it ends in no port.
+        let port = after[..slash].rsplit_once(':').map_or("", |(_, port)| port);
+        let is_cut = !after[..slash].contains('@') && port.bytes().any(|b| !b.is_ascii_digit());
+        let end = if is_cut { word } else { slash };
         rest = match after[..end].rfind('@') {
             Some(user) => {
                 found = true;
@@ -213,6 +217,7 @@ mod tests {
             without_user("a http://u:p@h:1 and ftp://x@y").unwrap(),
             "a http://<secret>@h:1 and ftp://<secret>@y"
         );
+        assert_eq!(without_user("http://u:pa/ss@h:1/x").unwrap(), "http://<secret>@h:1/x");
     }
 
     #[test]
